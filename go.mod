@@ -1,0 +1,3 @@
+module github.com/skep-bpf/skep
+
+go 1.26
