@@ -23,8 +23,8 @@ type Manifest struct {
 	Events []Event `json:"events,omitempty"`
 	// RingBuffer is the map that carries Events; empty when there are none.
 	RingBuffer string `json:"ring_buffer,omitempty"`
-	// Counters is the per-CPU array whose elements count what went wrong, one
-	// u64 for each Loss below; empty when nothing can go wrong.
+	// Counters is the variable that counts what went wrong, one u64 for each
+	// Loss below; empty when nothing can go wrong.
 	Counters string `json:"counters,omitempty"`
 	Losses   []Loss `json:"losses,omitempty"`
 	// Stacks is the hash of stack identifier (u64) to frames (u64 each, zero
@@ -195,8 +195,10 @@ const (
 
 // A MapShow describes a map of the object to people.
 type MapShow struct {
-	Name string `json:"name"` // as written, "@reads"; "@" for the nameless one
-	Map  string `json:"map"`  // in the object
+	Name string `json:"name"`          // as written, "@reads"; "@" for the nameless one
+	Map  string `json:"map,omitempty"` // in the object, where it is a map
+	// Var is the variable that holds it, where it is a scalar that is not per CPU.
+	Var string `json:"var,omitempty"`
 	// Keys are the parts of the key; none for a scalar, which is then the
 	// one element of an array.
 	Keys    []Field `json:"keys,omitempty"`

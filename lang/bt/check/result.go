@@ -114,16 +114,8 @@ type Map struct {
 	Value *Type       // Kind Agg for aggregations
 	Span  source.Span // of the first use
 	// Kind and MaxEntries are what a let says, "" and 0 otherwise.
-	Kind       string
-	MaxEntries int
-	// Bits of hist; Min, Max, Step of lhist; Interval (ns), Buckets and Inner of tseries.
-	Bits           int
-	Min, Max, Step int64
-	Interval       uint64
-	Buckets        int
-	Inner          AggKind
-	// Signed tells how sum, min, max and avg count.
-	Signed             bool
+	Kind               string
+	MaxEntries         int
 	Writers            int // statements that write it
 	keySpan, valueSpan source.Span
 	noKey              bool

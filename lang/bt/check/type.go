@@ -54,10 +54,11 @@ const (
 	BTFSpace          // a kernel object the verifier knows: read directly
 	CtxSpace          // the program's context
 	OwnSpace          // memory of the program: a variable, a map's value
+	AnySpace          // an address that may be either: the sign bit decides
 )
 
 func (s Space) String() string {
-	return [...]string{"", "kernel", "user", "btf", "ctx", "own"}[s]
+	return [...]string{"", "kernel", "user", "btf", "ctx", "own", "any"}[s]
 }
 
 // A Type is the type of an expression. Types are immutable and shared.
@@ -77,6 +78,9 @@ type Type struct {
 	// Agg says which of the aggregations, and Mode how a stack or time is shown.
 	Agg  AggKind
 	Mode string
+	// Params are the constants of an aggregation: k of hist(n, k); min, max
+	// and step of lhist.
+	Params []int64
 	// Literal marks the type of an integer constant, which takes any width.
 	Literal bool
 }
@@ -135,7 +139,7 @@ var (
 	tProbe    = &Type{Kind: ProbeName, Size: 8}
 	tLiteral  = &Type{Kind: Int, Size: 8, Signed: true, Literal: true}
 	tULiteral = &Type{Kind: Int, Size: 8, Literal: true}
-	tVoidPtr  = &Type{Kind: Pointer, Size: 8, Space: KernelSpace}
+	tVoidPtr  = &Type{Kind: Pointer, Size: 8, Space: AnySpace}
 )
 
 func intType(size int, signed bool) *Type {
@@ -283,7 +287,7 @@ func same(a, b *Type) bool {
 		return true
 	}
 	if a == nil || b == nil || a.Kind != b.Kind || a.Size != b.Size || a.Signed != b.Signed || a.Len != b.Len ||
-		a.Agg != b.Agg || a.Mode != b.Mode {
+		a.Agg != b.Agg || a.Mode != b.Mode || !slices.Equal(a.Params, b.Params) {
 		return false
 	}
 	if a.Kind == Pointer && a.Space != b.Space {
