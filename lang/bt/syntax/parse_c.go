@@ -613,7 +613,7 @@ func (p *parser) enumType() TypeExpr {
 
 func (p *parser) enumList() *EnumList {
 	open := p.advance().loc
-	p.mark(open, roleList)
+	p.mark(open, roleEnum)
 	l := &EnumList{}
 	for !p.at(tRbrace) && !p.bad {
 		p.mark(p.tok().loc, roleStmt)

@@ -556,10 +556,8 @@ func (p *parser) attachPoints() []*AttachPoint {
 		if p.bad {
 			return points
 		}
-		pos := lex.pos
 		lex.skip()
 		if lex.at(lex.pos) != ',' {
-			lex.pos = pos
 			return points
 		}
 		p.advance()

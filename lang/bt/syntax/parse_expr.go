@@ -202,7 +202,7 @@ func (p *parser) tupleField(start source.Span, x Expr, dot, index token) Expr {
 	p.advance()
 	n, err := strconv.Atoi(index.text)
 	switch {
-	case isIntLit(x) && !dot.gap && !index.gap:
+	case isIntLit(x):
 		p.complain(start.To(index.loc), "no-floats", "there are no floating-point numbers").
 			Notef("count in smaller units, for instance 1500ms in place of 1.5s")
 	case err != nil || n > 1<<20:
@@ -383,17 +383,15 @@ func (p *parser) wordOperand(t token) Expr {
 	case "offsetof":
 		return p.offsetof()
 	case "comptime":
-		if startsOperand(p.peek(1).kind) {
-			if !p.enter() {
-				p.leave()
-				return &BadExpr{Loc: t.loc}
-			}
-			defer p.leave()
-			p.advance()
-			c := &Comptime{X: p.unary()}
-			c.Loc = t.loc.To(p.last)
-			return c
+		if !p.enter() {
+			p.leave()
+			return &BadExpr{Loc: t.loc}
 		}
+		defer p.leave()
+		p.advance()
+		c := &Comptime{X: p.unary()}
+		c.Loc = t.loc.To(p.last)
+		return c
 	case "struct", "union", "enum":
 		p.errorf(t.loc, "syntax", "a type is no expression").
 			Notef("a cast is written (%s name *)expression", t.text)

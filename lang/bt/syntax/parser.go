@@ -38,7 +38,8 @@ const (
 	roleCast         // parenthesis that closes a cast: no blank after it
 	rolePointer      // star of a type
 	roleBlock        // brace that opens a block of statements
-	roleList         // brace that opens members, settings or enumerators
+	roleList         // brace that opens members or settings
+	roleEnum         // brace that opens enumerators
 	rolePred         // slash that opens a predicate
 	rolePredEnd      // slash that closes it
 	rolePoint        // first token of an attach point but the first

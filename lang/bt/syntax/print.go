@@ -36,9 +36,6 @@ func PrintType(t TypeExpr) string {
 	return w.String()
 }
 
-// String returns the type as it is written.
-func (n *NamedType) String() string { return PrintType(n) }
-
 type printer struct {
 	strings.Builder
 	indent int
@@ -360,12 +357,7 @@ func (w *printer) expr(x Expr, least int) {
 		w.WriteByte(')')
 	case *Comptime:
 		w.WriteString("comptime ")
-		least := precUnary
-		switch x.X.(type) {
-		case *Unary, *IncDec:
-			least = precOperand // comptime -x would be a difference
-		}
-		w.expr(x.X, least)
+		w.expr(x.X, precUnary)
 	case *Field:
 		w.expr(x.X, precPostfix)
 		if x.Arrow {

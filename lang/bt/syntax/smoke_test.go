@@ -1,6 +1,6 @@
 package syntax
 
-import ("testing";"os";"path/filepath";"github.com/skep-bpf/skep/source";"strings")
+import ("testing";"os";"path/filepath";"github.com/skep-bpf/skep/source";"strings";"fmt")
 
 func TestSmoke(t *testing.T) {
 	fs, _ := filepath.Glob("/usr/sbin/*.bt")
@@ -11,5 +11,11 @@ func TestSmoke(t *testing.T) {
 		for _, d := range l { var sb strings.Builder; source.Render(&sb, d, source.Style{}); t.Error(sb.String()) }
 		_ = p
 		}
+		out, l := Format(source.NewFile(f, string(b)))
+		for _, d := range l { var sb strings.Builder; source.Render(&sb, d, source.Style{}); t.Error(sb.String()) }
+		out2, l := Format(source.NewFile(f, out))
+		if out != out2 { t.Error(f, "not idem") }
+		if os.Getenv("SHOW") != "" && strings.Contains(f, os.Getenv("SHOW")) { fmt.Print(out); fmt.Print(Print(p0(f,string(b)))) }
 	}
 }
+func p0(f,s string) *Program {p,_ := Parse(source.NewFile(f, s), Options{});return p}
