@@ -190,17 +190,6 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-func TestUnknownModule(t *testing.T) {
-	Need(t)
-	img, err := Kernel61.load()
-	if err != nil {
-		testenv.Skip(t, testenv.Guest, "%v", err)
-	}
-	if _, err := img.modules([]string{"vethh"}); err == nil || !strings.Contains(err.Error(), `no module "vethh"`) {
-		t.Errorf("unknown module: %v", err)
-	}
-}
-
 // The kernels do what they are for. This body runs inside.
 func TestEach(t *testing.T) {
 	Each(t, Config{}, func(t *testing.T) {
@@ -299,4 +288,17 @@ func TestVerdicts(t *testing.T) {
 	t.Run("pass", func(t *testing.T) { t.Log("warm") })
 	t.Run("fail", func(t *testing.T) { t.Error("hot") })
 	t.Run("skip", func(t *testing.T) { t.Log("first"); t.Skip("too cold: 3 degrees") })
+}
+
+// What only the live kernel lacks may be skipped there, even in CI.
+func TestMatrix(t *testing.T) {
+	Matrix(t, Config{}, func(t *testing.T) {
+		if testenv.InGuest() == "" {
+			t.Setenv("CI", "true")
+			testenv.Skip(t, testenv.Kprobe, "as if this kernel had none")
+		}
+		if _, err := os.Stat("/sys/kernel/debug/kprobes"); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -56,9 +56,17 @@ func locked(dir string, f func() error) error {
 	return f()
 }
 
+var images sync.Map // Kernel to func() (*image, error)
+
 // load returns the image of k, fetched if the cache has none. What was fetched
-// once stays: remove the cache to follow Debian's updates.
-func (k Kernel) load() (img *image, err error) {
+// once stays: remove the cache to follow Debian's updates. A failure is not
+// tried again, so that a machine without a network loses its time once.
+func (k Kernel) load() (*image, error) {
+	once, _ := images.LoadOrStore(k, sync.OnceValues(k.loadOnce))
+	return once.(func() (*image, error))()
+}
+
+func (k Kernel) loadOnce() (img *image, err error) {
 	dir, err := cacheDir()
 	if err != nil {
 		return nil, err

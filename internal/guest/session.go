@@ -122,6 +122,9 @@ func Shared(tb testing.TB, k Kernel, cfg Config) *Session {
 func boot(tb testing.TB, k Kernel, cfg Config) *Session {
 	tb.Helper()
 	Need(tb)
+	if in := testenv.InGuest(); in != "" {
+		tb.Fatalf("this runs inside a guest (Linux %s), and guests boot none", in)
+	}
 	img, err := k.load()
 	if err != nil {
 		testenv.Skip(tb, testenv.Guest, "%v", err)
@@ -208,7 +211,7 @@ func start(k Kernel, img *image, archive []byte, cfg Config) (*Session, error) {
 	cmdline := strings.Join([]string{
 		"console=ttyS0 quiet panic=-1 oops=panic",
 		// What costs time under emulation and serves no test.
-		"mitigations=off tsc=reliable no_timer_check random.trust_cpu=on audit=0 lsm=bpf",
+		"cryptomgr.notests mitigations=off tsc=reliable no_timer_check random.trust_cpu=on audit=0 lsm=bpf",
 		agentEnv + "=1",
 		cfg.Cmdline,
 	}, " ")
@@ -449,6 +452,9 @@ func (s *Session) put(p piece) error {
 		return nil
 	case <-s.exited:
 		return s.dead()
+	case <-time.After(bootTimeout):
+		s.kill()
+		return fmt.Errorf("the guest does not answer; its console:\n%s", s.console)
 	}
 }
 
