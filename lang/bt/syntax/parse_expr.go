@@ -45,6 +45,9 @@ func (p *parser) binary(least int) Expr {
 		t := p.tok()
 		op := t.kind.binary()
 		prec := op.Precedence()
+		if t.kind == tAssign {
+			p.swapped()
+		}
 		if prec == 0 || prec < least || p.bad {
 			return x
 		}
@@ -64,6 +67,20 @@ func (p *parser) binary(least int) Expr {
 		b.Y = p.binary(prec + 1)
 		b.Loc = start.To(p.last)
 		x = b
+	}
+}
+
+// swapped reports => and =<, which someone may write for >= and <=.
+func (p *parser) swapped() {
+	eq, next := p.tok().loc, p.peek(1)
+	if next.loc.Start != eq.End || next.gap || p.bad {
+		return
+	}
+	switch next.kind {
+	case tGt:
+		p.errorf(eq.To(next.loc), "syntax", "there is no operator =>").Suggest(">=")
+	case tLt:
+		p.errorf(eq.To(next.loc), "syntax", "there is no operator =<").Suggest("<=")
 	}
 }
 
