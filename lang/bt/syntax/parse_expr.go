@@ -9,15 +9,15 @@ import (
 
 // expr reads an expression.
 func (p *parser) expr() Expr {
+	if !p.enter() {
+		p.leave()
+		return &BadExpr{Loc: p.here()}
+	}
+	defer p.leave()
 	cond := p.binary(1)
 	if !p.at(tQuest) || p.bad {
 		return cond
 	}
-	if !p.enter() {
-		p.leave()
-		return cond
-	}
-	defer p.leave()
 	t := &Ternary{Cond: cond, Quest: p.advance().loc}
 	if p.at(tColon) {
 		t.Colon = p.advance().loc
@@ -435,12 +435,6 @@ func (p *parser) arguments(of string) ([]Expr, source.Span) {
 	if !ok {
 		return nil, open
 	}
-	if !p.enter() {
-		p.leave()
-		p.accept(tRparen)
-		return nil, open
-	}
-	defer p.leave()
 	var args []Expr
 	for !p.at(tRparen) && !p.at(tEOF) {
 		args = append(args, p.expr())
@@ -475,12 +469,6 @@ func startsOperand(k kind) bool {
 // paren reads what starts with a parenthesis: a cast, a tuple, a record or an
 // expression.
 func (p *parser) paren() Expr {
-	if !p.enter() {
-		p.leave()
-		at := p.here()
-		return &BadExpr{Loc: at}
-	}
-	defer p.leave()
 	if p.castAhead() {
 		return p.cast()
 	}
@@ -547,6 +535,11 @@ func (p *parser) record(open source.Span) Expr {
 }
 
 func (p *parser) cast() Expr {
+	if !p.enter() {
+		p.leave()
+		return &BadExpr{Loc: p.here()}
+	}
+	defer p.leave()
 	open := p.advance().loc
 	c := &Cast{Type: p.typeExpr()}
 	end := p.closer(tRparen, `")"`, open)

@@ -68,7 +68,7 @@ func (w *printer) decl(d Decl) {
 		}
 		if d.Pred != nil {
 			pred := PrintExpr(d.Pred)
-			if pred[0] == '*' {
+			if strings.HasPrefix(pred, "*") {
 				pred = "(" + pred + ")" // not a comment
 			}
 			w.words(" /", pred, "/")
