@@ -217,7 +217,7 @@ type ConfigEntry struct {
 type FuncParam struct {
 	Loc  source.Span
 	Var  *Var
-	Type TypeExpr // nil after an error only
+	Type TypeExpr
 }
 
 // An AttachPoint is the text of one attach point, split at its colons. What

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/skep-bpf/skep/source"
 )
@@ -34,6 +35,7 @@ func FuzzParse(f *testing.F) {
 		f.Add("begin { $r = " + c.in + "; }")
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		defer time.AfterFunc(10*time.Second, func() { panic("hangs") }).Stop()
 		file := source.NewFile("fuzz.bt", text)
 		p, diags := Parse(file, Options{Includer: nobody{}})
 		for _, d := range diags {
@@ -62,6 +64,7 @@ func FuzzFormat(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		defer time.AfterFunc(10*time.Second, func() { panic("hangs") }).Stop()
 		if err := checkFormat(text); err != nil {
 			t.Error(err)
 		}

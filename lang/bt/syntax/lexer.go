@@ -15,6 +15,8 @@ type lexer struct {
 	pos  int
 	bol  bool // nothing but blanks and comments since the start of the line
 	seen bool // a token was returned
+	open bool // the literal just read is not closed
+	cut  bool // a comment that is not closed hides the rest of the text
 
 	report  func(*source.Diagnostic) // nil drops
 	comment func(source.Span)        // nil drops
@@ -106,7 +108,7 @@ func (l *lexer) blockComment() {
 	} else {
 		l.errorf(start, start+2, "unterminated-comment", "this comment is never closed").
 			Notef("close it with */")
-		l.pos = len(l.text)
+		l.pos, l.cut = len(l.text), true
 	}
 	if l.comment != nil {
 		l.comment(l.span(start, l.pos))
@@ -125,6 +127,7 @@ func (l *lexer) next() token {
 	t.kind = l.scan()
 	t.loc = l.span(start, l.pos)
 	t.text = l.text[start:l.pos]
+	t.open, l.open = l.open, false
 	l.bol, l.seen = false, true
 	return t
 }
@@ -197,16 +200,17 @@ func (l *lexer) quoted(quote byte, k kind, what string) kind {
 			}
 		case '\n':
 			l.pos = i
-			l.unterminated(start, quote, what)
+			l.unterminated(start, what)
 			return k
 		}
 	}
 	l.pos = len(l.text)
-	l.unterminated(start, quote, what)
+	l.unterminated(start, what)
 	return k
 }
 
-func (l *lexer) unterminated(start int, quote byte, what string) {
+func (l *lexer) unterminated(start int, what string) {
+	l.open = true
 	l.errorf(start, start+1, "unterminated-"+what, "this %s is never closed", what).
 		Notef(`a %s ends on the line it starts on; write \n for a line end`, what)
 }

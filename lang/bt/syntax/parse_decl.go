@@ -233,6 +233,8 @@ func (p *parser) config() *Config {
 		e := &ConfigEntry{Name: p.name("the name of a setting")}
 		if _, ok := p.expect(tAssign, `"="`); ok {
 			e.Value = p.configValue()
+		} else {
+			e.Value = &BadExpr{Loc: p.here()}
 		}
 		e.Loc = e.Name.Loc.To(p.last)
 		if !p.bad {
@@ -338,6 +340,8 @@ func (p *parser) fn() Decl {
 		p.advance()
 		if _, ok := p.expect(tColon, `":" and the parameter's type`); ok {
 			param.Type = p.typeExpr()
+		} else {
+			param.Type = &BadType{Loc: p.here()}
 		}
 		param.Loc = param.Var.Loc.To(p.last)
 		f.Params = append(f.Params, param)
@@ -420,6 +424,13 @@ func (p *parser) probe() Decl {
 			pr.Name = &Name{Loc: t.loc, Text: t.text}
 			p.advance()
 			lex.skip()
+			if lex.at(lex.pos) == '{' {
+				// Only config is written like this.
+				p.errorf(t.loc, "unknown-declaration", "%q starts no declaration", t.text).
+					Suggest(source.Nearest(t.text, slices.Values([]string{"config"})))
+				p.recoverDecl(start)
+				return nil
+			}
 		}
 	}
 	pr.Points = p.attachPoints()

@@ -9,15 +9,15 @@ import (
 
 // expr reads an expression.
 func (p *parser) expr() Expr {
+	if !p.enter() {
+		p.leave()
+		return &BadExpr{Loc: p.here()}
+	}
+	defer p.leave()
 	cond := p.binary(1)
 	if !p.at(tQuest) || p.bad {
 		return cond
 	}
-	if !p.enter() {
-		p.leave()
-		return cond
-	}
-	defer p.leave()
 	t := &Ternary{Cond: cond, Quest: p.advance().loc}
 	if p.at(tColon) {
 		t.Colon = p.advance().loc
@@ -45,6 +45,9 @@ func (p *parser) binary(least int) Expr {
 		t := p.tok()
 		op := t.kind.binary()
 		prec := op.Precedence()
+		if t.kind == tAssign {
+			p.swapped()
+		}
 		if prec == 0 || prec < least || p.bad {
 			return x
 		}
@@ -64,6 +67,20 @@ func (p *parser) binary(least int) Expr {
 		b.Y = p.binary(prec + 1)
 		b.Loc = start.To(p.last)
 		x = b
+	}
+}
+
+// swapped reports => and =<, which someone may write for >= and <=.
+func (p *parser) swapped() {
+	eq, next := p.tok().loc, p.peek(1)
+	if next.loc.Start != eq.End || next.gap || p.bad {
+		return
+	}
+	switch next.kind {
+	case tGt:
+		p.errorf(eq.To(next.loc), "syntax", "there is no operator =>").Suggest(">=")
+	case tLt:
+		p.errorf(eq.To(next.loc), "syntax", "there is no operator =<").Suggest("<=")
 	}
 }
 
@@ -418,12 +435,6 @@ func (p *parser) arguments(of string) ([]Expr, source.Span) {
 	if !ok {
 		return nil, open
 	}
-	if !p.enter() {
-		p.leave()
-		p.accept(tRparen)
-		return nil, open
-	}
-	defer p.leave()
 	var args []Expr
 	for !p.at(tRparen) && !p.at(tEOF) {
 		args = append(args, p.expr())
@@ -458,12 +469,6 @@ func startsOperand(k kind) bool {
 // paren reads what starts with a parenthesis: a cast, a tuple, a record or an
 // expression.
 func (p *parser) paren() Expr {
-	if !p.enter() {
-		p.leave()
-		at := p.here()
-		return &BadExpr{Loc: at}
-	}
-	defer p.leave()
 	if p.castAhead() {
 		return p.cast()
 	}
@@ -530,6 +535,11 @@ func (p *parser) record(open source.Span) Expr {
 }
 
 func (p *parser) cast() Expr {
+	if !p.enter() {
+		p.leave()
+		return &BadExpr{Loc: p.here()}
+	}
+	defer p.leave()
 	open := p.advance().loc
 	c := &Cast{Type: p.typeExpr()}
 	end := p.closer(tRparen, `")"`, open)

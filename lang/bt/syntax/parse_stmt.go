@@ -121,22 +121,19 @@ func (p *parser) end(x Expr) bool {
 		p.bad = true
 		return false
 	}
+	if p.open && t.nl {
+		return false // the semicolon is in the literal
+	}
 	if word, loc := leadingWord(x); word != "" && !t.nl && p.misspelt(word, loc, t) {
 		return false
 	}
 	d := p.errorf(p.here(), "syntax", "expected \";\" after the statement, not %s", t.describe())
 	p.explain(d, &t)
-	switch {
-	case t.kind == tGt && p.last.End == t.loc.Start && p.lastText() == "=":
-		d.Notef("the operator is written >=")
-	case t.nl || t.kind == tRbrace:
-		// The next statement is whole.
-		p.bad = false
+	if t.nl {
+		p.bad = false // the next statement is whole
 	}
 	return false
 }
-
-func (p *parser) lastText() string { return p.last.Text() }
 
 // leadingWord returns the name that an expression statement consists of or
 // calls.
@@ -181,14 +178,6 @@ func (p *parser) assignment(start source.Span, lhs Expr) (Stmt, bool) {
 		return nil, false
 	}
 	p.advance()
-	if t.kind == tAssign && p.at(tGt) && p.tok().loc.Start == t.loc.End {
-		p.errorf(t.loc.To(p.tok().loc), "syntax", "there is no operator =>").Suggest(">=")
-		return &BadStmt{Loc: start.To(p.last)}, true
-	}
-	if t.kind == tAssign && p.at(tLt) && p.tok().loc.Start == t.loc.End {
-		p.errorf(t.loc.To(p.tok().loc), "syntax", "there is no operator =<").Suggest("<=")
-		return &BadStmt{Loc: start.To(p.last)}, true
-	}
 	if !p.bad {
 		p.checkTarget(lhs, "assigned to")
 	}
@@ -306,7 +295,7 @@ func (p *parser) keywordStmt(t token) (Stmt, bool) {
 func (p *parser) condition() Expr {
 	x := p.expr()
 	if t := p.tok(); t.kind == tAssign && !p.bad {
-		p.errorf(t.loc, "syntax", "a condition assigns nothing").Suggest("==")
+		p.errorf(t.loc, "syntax", "an assignment is a statement, no expression").Suggest("==")
 	}
 	return x
 }

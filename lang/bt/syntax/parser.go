@@ -56,6 +56,7 @@ type parser struct {
 	// bad is set by an error, and silences those that would follow from it
 	// until the parser has found its way again.
 	bad   bool
+	open  bool         // the last token is a literal that is not closed
 	roles map[int]role // by offset; nil unless for the formatter
 	body  int          // blocks around
 }
@@ -168,7 +169,7 @@ func (p *parser) advance() token {
 	if t.kind == tEOF {
 		return t
 	}
-	p.last = t.loc
+	p.last, p.open = t.loc, t.open
 	p.i++
 	if p.i == len(p.buf) {
 		p.buf, p.i = p.buf[:0], 0
@@ -206,7 +207,7 @@ func (p *parser) mark(at source.Span, r role) {
 // never nil, so that notes can be added in any case.
 func (p *parser) errorf(at source.Span, code, format string, args ...any) *source.Diagnostic {
 	d := source.Errorf(at, code, format, args...)
-	if !p.bad && !p.pp.lenient {
+	if !p.bad && !p.pp.lenient && !(p.pp.lex.cut && p.at(tEOF)) {
 		p.add(d)
 	}
 	p.bad = true
@@ -257,7 +258,8 @@ func (p *parser) unexpected(want string) *source.Diagnostic {
 // missing is unexpected for what belongs directly behind the last token.
 func (p *parser) missing(want string) *source.Diagnostic {
 	t := p.tok()
-	if t.kind == tIllegal {
+	if t.kind == tIllegal || p.open {
+		// The lexer has said so, or what is missing may be in the literal.
 		p.bad = true
 		return &source.Diagnostic{}
 	}

@@ -68,7 +68,7 @@ func (w *printer) decl(d Decl) {
 		}
 		if d.Pred != nil {
 			pred := PrintExpr(d.Pred)
-			if pred[0] == '*' {
+			if strings.HasPrefix(pred, "*") {
 				pred = "(" + pred + ")" // not a comment
 			}
 			w.words(" /", pred, "/")
@@ -450,6 +450,7 @@ func (w *printer) cast(x *Cast) {
 // typ writes a type as the language does: base first, then stars and brackets.
 func (w *printer) typ(t TypeExpr) {
 	switch t := t.(type) {
+	case nil: // after an error only
 	case *PointerType:
 		w.typ(t.Elem)
 		if _, ok := t.Elem.(*PointerType); !ok {
@@ -574,7 +575,7 @@ func (w *printer) base(t TypeExpr) {
 		w.WriteByte(')')
 	case *BadType:
 		w.bad(t.Loc)
-	default:
+	case *PointerType, *ArrayType, *TupleType, *RecordType, *FuncType:
 		w.typ(t)
 	}
 }

@@ -109,6 +109,7 @@ type token struct {
 	kind kind
 	nl   bool // first of its line
 	gap  bool // blanks or a comment stand before it
+	open bool // a literal that is not closed, which was reported
 	loc  source.Span
 	text string
 	use  *Use  // of the outermost macro it came from
