@@ -176,7 +176,7 @@ type Map struct {
 	ValueSize  uint32 // bytes
 	MaxEntries uint32
 	Flags      uint32 // BPF_F_*
-	Extra      uint32 // map_extra: hash functions of a bloom filter, address of an arena
+	Extra      uint64 // map_extra: hash functions of a bloom filter, address of an arena
 	NUMANode   uint32 // with BPF_F_NUMA_NODE
 	Inner      *Map   // of a map of maps; its Name does not matter
 	Pinned     bool   // LIBBPF_PIN_BY_NAME
@@ -185,16 +185,56 @@ type Map struct {
 	Values []any
 }
 
+// Sizes returns the bytes of a key and of a value.
+func (m *Map) Sizes() (key, value int) {
+	size := func(t btf.Type, n uint32) int {
+		if t == nil {
+			return int(n)
+		}
+		size, err := btf.Sizeof(t)
+		if err != nil {
+			return int(n)
+		}
+		return size
+	}
+	if m.hasValues() {
+		return size(m.Key, m.KeySize), 4
+	}
+	return size(m.Key, m.KeySize), size(m.Value, m.ValueSize)
+}
+
 // A Var is a global variable. Type gives its size unless Init does.
 type Var struct {
 	Name string
-	// Section is .bss, .rodata or .data, the latter two with a suffix if need be.
+	// Section is .bss, .rodata or .data, the latter two with a suffix if need
+	// be, or .struct_ops or .struct_ops.link.
 	Section string
 	Type    btf.Type
 	Init    []byte // empty means zeros
+	// Align is the alignment in bytes, a power of two up to 8; 0 is that of
+	// Type, or what a scalar of that size has.
+	Align int
 	// Static variables are not shown to users of the object. A constant that a
 	// compiler put aside is one, without a Type.
 	Static bool
+	// Pointers are what a struct_ops variable is filled with.
+	Pointers []Pointer
+}
+
+// A Pointer is a place in a variable that refers to a function.
+type Pointer struct {
+	Offset int // bytes
+	Func   *Func
+}
+
+func (v *Var) alignment(c *typeCopier) int {
+	switch {
+	case v.Align > 0:
+		return v.Align
+	case v.Type != nil:
+		return c.alignOf(v.Type)
+	}
+	return alignFor(v.Size())
 }
 
 // Size returns the variable's size in bytes, or 0 if it cannot be told.

@@ -235,3 +235,48 @@ func richObject() *Object {
 		Externs: []*Extern{banner, absent, version},
 	}
 }
+
+// bigEndianObject is for a machine of the other byte order.
+func bigEndianObject() *Object {
+	o := counterObject()
+	o.Arch, o.Manifest.Target.Arch = "s390x", "s390x"
+	return o
+}
+
+// externObject refers to the kernel in ways that package ebpf does not take.
+func externObject() *Object {
+	runqueues := &Extern{Kind: ExternKsym, Name: "runqueues", Type: &btf.Struct{Name: "rq", Size: 8, Members: []btf.Member{{Name: "n", Type: typeU64}}}}
+	get := &Extern{Kind: ExternKfunc, Name: "bpf_get_fsverity_digest", Weak: true, Type: &btf.Func{Type: &btf.FuncProto{
+		Return: typeInt, Params: []btf.FuncParam{{Name: "x", Type: typeU64}},
+	}}}
+	hz := &Extern{Kind: ExternKconfig, Name: "CONFIG_HZ", Type: typeU32, Weak: true}
+	ops := &btf.Struct{Name: "some_ops", Size: 16, Members: []btf.Member{
+		{Name: "init", Type: &btf.Pointer{Target: &btf.FuncProto{Return: typeInt}}},
+		{Name: "flags", Type: typeU64, Offset: 64},
+	}}
+	init := &Func{Name: "ops_init", Section: "struct_ops/init", Insns: []isa.Instruction{isa.Mov64Imm(isa.R0, 0), isa.Exit()}}
+	f := &Func{
+		Name: "f", Section: "fentry/vfs_read", Weak: true,
+		Insns: []isa.Instruction{
+			isa.LoadImm64(isa.R1, 0), isa.LoadImm64(isa.R2, 0), isa.CallKfunc(0, 0), isa.Mov64Imm(isa.R0, 0), isa.Exit(),
+		},
+		Relocs: []Reloc{
+			{Insn: 0, Kind: RelocExtern, Symbol: runqueues},
+			{Insn: 1, Kind: RelocExtern, Symbol: hz},
+			{Insn: 2, Kind: RelocExtern, Symbol: get},
+		},
+	}
+	return &Object{
+		License: "GPL", Funcs: []*Func{init, f}, Externs: []*Extern{runqueues, get, hz},
+		Maps: []*Map{
+			{Name: "bloom", Type: 30, ValueSize: 4, MaxEntries: 10, Extra: 3, Pinned: true, NUMANode: 1, Flags: 4},
+			{Name: "arena", Type: 33, MaxEntries: 100, Extra: 1 << 44, Flags: 1 << 10},
+			{Name: "huge", Type: mapHash, KeySize: 4, ValueSize: 4, MaxEntries: 1<<32 - 1},
+			{Name: "jumps", Type: bpfMapTypeProgArray, KeySize: 4, MaxEntries: 2, Values: []any{init, nil}},
+		},
+		Vars: []*Var{{
+			Name: "ops", Section: ".struct_ops.link", Type: ops, Init: append(make([]byte, 8), 7, 0, 0, 0, 0, 0, 0, 0),
+			Pointers: []Pointer{{0, init}},
+		}},
+	}
+}

@@ -1,6 +1,7 @@
 package object
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -22,6 +23,11 @@ type typeCopier struct {
 	trimmed map[btf.Type]btf.Type
 	used    map[btf.Type]map[int]bool // members or enumerators that paths go through
 	depth   int
+
+	// Equal copies are made one, so that the object holds each type once.
+	equal map[string]btf.Type
+	ids   map[btf.Type]uint32
+	align map[btf.Type]int
 }
 
 type fullKey struct {
@@ -34,7 +40,118 @@ func newTypeCopier() *typeCopier {
 		full:    make(map[fullKey]btf.Type),
 		trimmed: make(map[btf.Type]btf.Type),
 		used:    make(map[btf.Type]map[int]bool),
+		equal:   make(map[string]btf.Type),
+		ids:     make(map[btf.Type]uint32),
+		align:   make(map[btf.Type]int),
 	}
+}
+
+// intern returns the first copy that was equal to t. Copies that are part of
+// a cycle are equal to themselves alone.
+//
+// It stands in for the deduplication of btf.Builder, which overlooks the
+// width of bit-fields and does not end for struct s { struct s (*f)(void); }.
+func (c *typeCopier) intern(t btf.Type) btf.Type {
+	key := make([]byte, 0, 64)
+	text := func(s string) { key = append(append(key, s...), 0) }
+	number := func(n uint64) { key = binary.AppendUvarint(key, n) }
+	ref := func(t btf.Type) {
+		if _, ok := t.(*btf.Void); ok {
+			number(0)
+			return
+		}
+		id, ok := c.ids[t]
+		if !ok {
+			id = uint32(len(c.ids) + 1)
+			c.ids[t] = id
+		}
+		number(uint64(id))
+	}
+	tags := func(tags []string) {
+		number(uint64(len(tags)))
+		for _, s := range tags {
+			text(s)
+		}
+	}
+	members := func(members []btf.Member) {
+		for _, m := range members {
+			text(m.Name)
+			ref(m.Type)
+			number(uint64(m.Offset))
+			number(uint64(m.BitfieldSize))
+			tags(m.Tags)
+		}
+	}
+	text(t.TypeName())
+	switch t := t.(type) {
+	case *btf.Int:
+		key = append(key, 'i', byte(t.Encoding))
+		number(uint64(t.Size))
+	case *btf.Float:
+		key = append(key, 'f')
+		number(uint64(t.Size))
+	case *btf.Fwd:
+		key = append(key, 'w', byte(t.Kind))
+	case *btf.Enum:
+		key = append(key, 'e')
+		if t.Signed {
+			key = append(key, 's')
+		}
+		number(uint64(t.Size))
+		for _, v := range t.Values {
+			text(v.Name)
+			number(v.Value)
+		}
+	case *btf.Pointer:
+		key = append(key, 'p')
+		ref(t.Target)
+	case *btf.Array:
+		key = append(key, 'a')
+		ref(t.Type)
+		ref(t.Index)
+		number(uint64(t.Nelems))
+	case *btf.Struct:
+		key = append(key, 's')
+		number(uint64(t.Size))
+		tags(t.Tags)
+		members(t.Members)
+	case *btf.Union:
+		key = append(key, 'u')
+		number(uint64(t.Size))
+		tags(t.Tags)
+		members(t.Members)
+	case *btf.Typedef:
+		key = append(key, 't')
+		ref(t.Type)
+		tags(t.Tags)
+	case *btf.Const:
+		key = append(key, 'c')
+		ref(t.Type)
+	case *btf.Volatile:
+		key = append(key, 'v')
+		ref(t.Type)
+	case *btf.Restrict:
+		key = append(key, 'r')
+		ref(t.Type)
+	case *btf.TypeTag:
+		key = append(key, 'g')
+		text(t.Value)
+		ref(t.Type)
+	case *btf.FuncProto:
+		key = append(key, 'o')
+		ref(t.Return)
+		for _, p := range t.Params {
+			text(p.Name)
+			ref(p.Type)
+		}
+	default:
+		return t
+	}
+	if first, ok := c.equal[string(key)]; ok {
+		return first
+	}
+	c.equal[string(key)] = t
+	return t
 }
 
 // maxTypeDepth bounds recursion; the chains of C types are far shorter.
@@ -96,20 +213,20 @@ func (c *typeCopier) forward(target btf.Type) btf.Type {
 	if _, whole := c.full[fullKey{typ: t}]; whole || name == "" {
 		return nil
 	}
-	return requalify(target, &btf.Fwd{Name: name, Kind: kind})
+	return c.requalify(target, c.intern(&btf.Fwd{Name: name, Kind: kind}))
 }
 
 // requalify puts end below the typedefs and qualifiers of t.
-func requalify(t, end btf.Type) btf.Type {
+func (c *typeCopier) requalify(t, end btf.Type) btf.Type {
 	switch t := t.(type) {
 	case *btf.Typedef:
-		return &btf.Typedef{Name: t.Name, Type: requalify(t.Type, end)}
+		return c.intern(&btf.Typedef{Name: t.Name, Type: c.requalify(t.Type, end)})
 	case *btf.Const:
-		return &btf.Const{Type: requalify(t.Type, end)}
+		return c.intern(&btf.Const{Type: c.requalify(t.Type, end)})
 	case *btf.Volatile:
-		return &btf.Volatile{Type: requalify(t.Type, end)}
+		return c.intern(&btf.Volatile{Type: c.requalify(t.Type, end)})
 	case *btf.Restrict:
-		return &btf.Restrict{Type: requalify(t.Type, end)}
+		return c.intern(&btf.Restrict{Type: c.requalify(t.Type, end)})
 	}
 	return end
 }
@@ -132,6 +249,17 @@ func (c *typeCopier) copyFull(t btf.Type, inside bool) (btf.Type, error) {
 	if done, ok := c.full[key]; ok {
 		return done, nil
 	}
+	n, err := c.copyFullParts(t, key)
+	if err != nil {
+		return nil, err
+	}
+	n = c.intern(n)
+	c.full[key] = n
+	return n, nil
+}
+
+func (c *typeCopier) copyFullParts(t btf.Type, key fullKey) (btf.Type, error) {
+	inside := key.inside
 	// put registers a copy before its parts are copied, which ends cycles.
 	put := func(n btf.Type) { c.full[key] = n }
 	sub := func(to *btf.Type, from btf.Type, inside bool) error {
@@ -403,6 +531,16 @@ func (c *typeCopier) copyTrimmed(t btf.Type) (btf.Type, error) {
 	if done, ok := c.trimmed[t]; ok {
 		return done, nil
 	}
+	n, err := c.copyTrimmedParts(t)
+	if err != nil {
+		return nil, err
+	}
+	n = c.intern(n)
+	c.trimmed[t] = n
+	return n, nil
+}
+
+func (c *typeCopier) copyTrimmedParts(t btf.Type) (btf.Type, error) {
 	put := func(n btf.Type) { c.trimmed[t] = n }
 	sub := func(to *btf.Type, from btf.Type) error {
 		n, err := c.copyTrimmed(from)
@@ -505,32 +643,33 @@ func (c *typeCopier) trimMembers(t btf.Type, members []btf.Member) ([]btf.Member
 }
 
 // alignOf returns the natural alignment of t in bytes: 1, 2, 4 or 8.
-func alignOf(t btf.Type, depth int) int {
-	if depth > 64 {
-		return 8
+func (c *typeCopier) alignOf(t btf.Type) int {
+	t = underlying(t)
+	if n, ok := c.align[t]; ok {
+		return n
 	}
-	switch t := underlying(t).(type) {
+	c.align[t] = 1 // for a type that contains itself, which none does in C
+	n := 1
+	switch t := t.(type) {
 	case *btf.Struct:
-		n := 1
 		for _, m := range t.Members {
-			n = max(n, alignOf(m.Type, depth+1))
+			n = max(n, c.alignOf(m.Type))
 		}
-		return n
 	case *btf.Union:
-		n := 1
 		for _, m := range t.Members {
-			n = max(n, alignOf(m.Type, depth+1))
+			n = max(n, c.alignOf(m.Type))
 		}
-		return n
 	case *btf.Array:
-		return alignOf(t.Type, depth+1)
+		n = c.alignOf(t.Type)
 	default:
 		size, err := btf.Sizeof(t)
 		if err != nil {
-			return 8
+			size = 8
 		}
-		return alignFor(size)
+		n = alignFor(size)
 	}
+	c.align[t] = n
+	return n
 }
 
 // alignFor returns the alignment of a scalar of size bytes.

@@ -63,6 +63,7 @@ func (o *Object) Marshal() ([]byte, error) {
 		byName:  map[string]*section{"": nil},
 		symbols: make(map[any]*symbol),
 		defined: make(map[string]string),
+		copier:  newTypeCopier(),
 	}
 	if err := e.build(); err != nil {
 		return nil, fmt.Errorf("cannot write BPF object: %w", err)
@@ -114,6 +115,8 @@ type writer struct {
 	symbols  map[any]*symbol // of *Func, *Map, *Var, *Extern
 	list     []*symbol
 	defined  map[string]string // what has the name
+	funcs    []*Func           // by section
+	copier   *typeCopier
 	types    *typeSection
 }
 
@@ -145,8 +148,8 @@ func (e *writer) sectionSymbol(s *section) *symbol {
 
 // define makes sure that a name can be one and is given once.
 func (e *writer) define(what, name string) error {
-	if !isName(name) {
-		return fmt.Errorf("%s %q: a name consists of letters, digits, _ and . and begins with no digit", what, name)
+	if !isName(name) || what == "function" && strings.ContainsRune(name, '.') {
+		return fmt.Errorf("%s %q: a name consists of letters, digits and _, for all but functions also of ., and begins with no digit", what, name)
 	}
 	if other, ok := e.defined[name]; ok {
 		return fmt.Errorf("%s %q: a %s has that name already", what, name, other)
@@ -212,7 +215,8 @@ const (
 func (e *writer) placeFuncs() error {
 	// Compilers put .text first, whether or not it is empty.
 	e.section(sectionText, elf.SHT_PROGBITS, flagsCode, isa.SlotSize)
-	for _, f := range e.o.Funcs {
+	e.funcs = bySection(e.o.Funcs, func(f *Func) string { return f.Section })
+	for _, f := range e.funcs {
 		if err := e.define("function", f.Name); err != nil {
 			return err
 		}
@@ -243,6 +247,20 @@ func (e *writer) placeFuncs() error {
 	return nil
 }
 
+// bySection returns list with what is of one section together, the nameless
+// one first and the others as they come.
+func bySection[T any](list []T, section func(T) string) []T {
+	rank := map[string]int{"": 0}
+	for _, x := range list {
+		if _, ok := rank[section(x)]; !ok {
+			rank[section(x)] = len(rank)
+		}
+	}
+	out := slices.Clone(list)
+	slices.SortStableFunc(out, func(a, b T) int { return rank[section(a)] - rank[section(b)] })
+	return out
+}
+
 // isReserved reports whether loaders see something else than programs in
 // sections of that name.
 func isReserved(name string) bool {
@@ -257,8 +275,10 @@ func isReserved(name string) bool {
 // isDataSection reports whether a section of that name holds variables.
 func isDataSection(name string) bool {
 	base, _, _ := strings.Cut(strings.TrimPrefix(name, "."), ".")
-	return strings.HasPrefix(name, ".") && (base == "data" || base == "rodata" || name == ".bss")
+	return strings.HasPrefix(name, ".") && (base == "data" || base == "rodata" || name == ".bss" || isStructOps(name))
 }
+
+func isStructOps(name string) bool { return name == ".struct_ops" || name == ".struct_ops.link" }
 
 func (e *writer) placeLicense() error {
 	if e.o.License == "" {
@@ -320,7 +340,7 @@ func (e *writer) fillMaps() error {
 }
 
 func (e *writer) placeVars() error {
-	for _, v := range e.o.Vars {
+	for _, v := range bySection(e.o.Vars, func(v *Var) string { return v.Section }) {
 		if err := e.define("variable", v.Name); err != nil {
 			return err
 		}
@@ -335,7 +355,15 @@ func (e *writer) placeVars() error {
 		}
 		s.data = make([]byte, s.size)
 		for _, v := range s.vars {
-			copy(s.data[e.symbols[v].value:], v.Init)
+			sym := e.symbols[v]
+			copy(s.data[sym.value:], v.Init)
+			for _, p := range v.Pointers {
+				to := e.symbols[p.Func]
+				if p.Func == nil || to == nil || p.Offset < 0 || p.Offset > sym.size-8 || !isStructOps(s.name) {
+					return fmt.Errorf("variable %s: it cannot have a pointer to a function at offset %d", v.Name, p.Offset)
+				}
+				s.relocs = append(s.relocs, relocation{sym.value + p.Offset, to, relBPF64_ABS64})
+			}
 		}
 	}
 	return nil
@@ -369,9 +397,9 @@ func (e *writer) placeVar(v *Var) error {
 		flags = elf.SHF_ALLOC
 	}
 	s := e.section(v.Section, typ, flags, 8)
-	align := alignFor(size)
-	if v.Type != nil {
-		align = alignOf(v.Type, 0)
+	align := v.alignment(e.copier)
+	if align > 8 || align&(align-1) != 0 {
+		return fmt.Errorf("its alignment is %d, must be 1, 2, 4 or 8", align)
 	}
 	s.size = (s.size + align - 1) &^ (align - 1)
 	sym := e.symbol(v, &symbol{name: v.Name, section: s, value: s.size, size: size, typ: elf.STT_OBJECT, bind: elf.STB_GLOBAL})
@@ -519,7 +547,15 @@ func (e *writer) placeManifest() error {
 	if e.o.Manifest == nil {
 		return nil
 	}
-	data, err := json.Marshal(e.o.Manifest)
+	m := *e.o.Manifest
+	m.Version = ManifestVersion
+	if m.Target.Arch != e.o.Arch {
+		return fmt.Errorf("the manifest is for %q, the object for %q", m.Target.Arch, e.o.Arch)
+	}
+	if err := m.Check(e.o); err != nil {
+		return err
+	}
+	data, err := json.Marshal(&m)
 	if err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}

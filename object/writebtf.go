@@ -12,8 +12,13 @@ import (
 	"github.com/skep-bpf/skep/isa"
 )
 
-// bpfMapTypeProgArray is BPF_MAP_TYPE_PROG_ARRAY.
-const bpfMapTypeProgArray = 3
+// Types of maps that have rules of their own here (enum bpf_map_type).
+const (
+	bpfMapTypeProgArray      = 3
+	bpfMapTypePerfEventArray = 4
+	bpfMapTypePercpuArray    = 6
+	bpfMapTypeRingbuf        = 27
+)
 
 // pinByName is LIBBPF_PIN_BY_NAME.
 const pinByName = 1
@@ -25,22 +30,22 @@ func (m *Map) hasValues() bool { return m.Inner != nil || len(m.Values) > 0 }
 // int (*name)[number], or a pointer to a type.
 type mapField struct {
 	name   string
-	number uint32
+	number uint64
 	typ    btf.Type
 }
 
 // mapFields lists the members that define m, "values" at last and without a
 // type, as libbpf's macros __uint, __type and __array make them.
 func mapFields(m *Map) ([]mapField, error) {
-	fields := []mapField{{name: "type", number: m.Type}}
-	number := func(name string, n uint32) {
+	fields := []mapField{{name: "type", number: uint64(m.Type)}}
+	number := func(name string, n uint64) {
 		if n != 0 {
 			fields = append(fields, mapField{name: name, number: n})
 		}
 	}
 	sized := func(name string, t btf.Type, size uint32) error {
 		if t == nil {
-			number(name+"_size", size)
+			number(name+"_size", uint64(size))
 			return nil
 		}
 		n, err := btf.Sizeof(t)
@@ -66,10 +71,10 @@ func mapFields(m *Map) ([]mapField, error) {
 	} else if err := sized("value", m.Value, m.ValueSize); err != nil {
 		return nil, err
 	}
-	number("max_entries", m.MaxEntries)
-	number("map_flags", m.Flags)
+	number("max_entries", uint64(m.MaxEntries))
+	number("map_flags", uint64(m.Flags))
 	number("map_extra", m.Extra)
-	number("numa_node", m.NUMANode)
+	number("numa_node", uint64(m.NUMANode))
 	if m.Pinned {
 		number("pinning", pinByName)
 	}
@@ -83,29 +88,21 @@ func mapFields(m *Map) ([]mapField, error) {
 type typeSection struct {
 	copier  *typeCopier
 	builder *btf.Builder
-	order   byteOrder
 	strings *stringTable
-	int     *btf.Int
-	index   *btf.Int // of arrays
-	byte    *btf.Int
+	int     btf.Type
+	index   btf.Type // of arrays
 }
 
 // placeTypes writes .BTF and .BTF.ext.
 func (e *writer) placeTypes() error {
-	builder, err := btf.NewBuilder(nil, &btf.BuilderOptions{Deduplicate: true})
-	if err != nil {
-		return err
-	}
-	t := &typeSection{
-		copier: newTypeCopier(), builder: builder, order: e.order,
-		int:   &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed},
-		index: &btf.Int{Name: "__ARRAY_SIZE_TYPE__", Size: 4},
-		byte:  &btf.Int{Name: "char", Size: 1, Encoding: btf.Signed},
-	}
+	builder := new(btf.Builder)
+	t := &typeSection{copier: e.copier, builder: builder}
+	t.int = t.copier.intern(&btf.Int{Name: "int", Size: 4, Encoding: btf.Signed})
+	t.index = t.copier.intern(&btf.Int{Name: "__ARRAY_SIZE_TYPE__", Size: 4})
 	e.types = t
 
-	funcs := make(map[*Func]btf.TypeID, len(e.o.Funcs))
-	for _, f := range e.o.Funcs {
+	funcs := make(map[*Func]btf.TypeID, len(e.funcs))
+	for _, f := range e.funcs {
 		typ, err := t.signature(f)
 		if err == nil {
 			funcs[f], err = builder.Add(typ)
@@ -117,7 +114,7 @@ func (e *writer) placeTypes() error {
 	if err := e.addDatasecs(); err != nil {
 		return err
 	}
-	relos, err := t.addCORE(e.o.Funcs)
+	relos, err := t.addCORE(e.funcs)
 	if err != nil {
 		return err
 	}
@@ -152,9 +149,9 @@ func (t *typeSection) signature(f *Func) (btf.Type, error) {
 	if f.Type == nil {
 		proto := &btf.FuncProto{Return: t.int}
 		if f.Section != "" {
-			proto.Params = []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: &btf.Void{}}}}
+			proto.Params = []btf.FuncParam{{Name: "ctx", Type: t.copier.intern(&btf.Pointer{Target: &btf.Void{}})}}
 		}
-		return &btf.Func{Name: f.Name, Type: proto, Linkage: linkage}, nil
+		return &btf.Func{Name: f.Name, Type: t.copier.intern(proto), Linkage: linkage}, nil
 	}
 	proto, ok := f.Type.Type.(*btf.FuncProto)
 	if !ok {
@@ -246,8 +243,7 @@ func (e *writer) addExterns(add func(*btf.Datasec) error) error {
 		}
 		info := btf.VarSecinfo{}
 		if fn, ok := typ.(*btf.Func); ok && x.Kind == ExternKfunc {
-			fn.Name, fn.Linkage = x.Name, btf.ExternFunc
-			info.Type = fn
+			info.Type = &btf.Func{Name: x.Name, Type: fn.Type, Linkage: btf.ExternFunc, Tags: fn.Tags, ParamTags: fn.ParamTags}
 		} else {
 			if _, void := typ.(*btf.Void); !void {
 				var err error
@@ -273,7 +269,7 @@ func (e *writer) addExterns(add func(*btf.Datasec) error) error {
 }
 
 // mapType returns the struct that defines m.
-func (t *typeSection) mapType(m *Map) (*btf.Struct, error) {
+func (t *typeSection) mapType(m *Map) (btf.Type, error) {
 	fields, err := mapFields(m)
 	if err != nil {
 		return nil, err
@@ -288,34 +284,40 @@ func (t *typeSection) mapType(m *Map) (*btf.Struct, error) {
 				if m.Inner.hasValues() || m.Inner.Pinned {
 					return nil, errors.New("its inner map has values or is pinned, which no loader allows")
 				}
-				inner, err := t.mapType(m.Inner)
-				if err != nil {
+				var err error
+				if elem, err = t.mapType(m.Inner); err != nil {
 					return nil, fmt.Errorf("inner map: %w", err)
 				}
-				elem = inner
 			} else {
-				elem = &btf.FuncProto{Return: &btf.Void{}}
+				elem = t.copier.intern(&btf.FuncProto{Return: &btf.Void{}})
 			}
 			// An array without elements, whatever its initial ones are.
-			member.Type = &btf.Array{Index: t.index, Type: &btf.Pointer{Target: elem}}
+			member.Type = t.copier.intern(&btf.Array{Index: t.index, Type: t.pointer(elem)})
 			def.Size -= 8
 		case f.typ != nil:
 			typ, err := t.copier.copyFull(f.typ, false)
 			if err != nil {
 				return nil, fmt.Errorf("type of its %s: %w", f.name, err)
 			}
-			member.Type = &btf.Pointer{Target: typ}
+			member.Type = t.pointer(typ)
+		case f.number > math.MaxUint32:
+			// libbpf's macro __ulong, which libbpf 1.2 is the first to know.
+			member.Type = t.copier.intern(&btf.Enum{Size: 8, Values: []btf.EnumValue{{Name: "__unique_value_" + f.name, Value: f.number}}})
 		default:
 			// The kernel refuses arrays of 4 GiB and more.
 			elem := t.int
-			if f.number > math.MaxUint32/elem.Size {
-				elem = t.byte
+			if f.number > math.MaxUint32/4 {
+				elem = t.copier.intern(&btf.Int{Name: "char", Size: 1, Encoding: btf.Signed})
 			}
-			member.Type = &btf.Pointer{Target: &btf.Array{Index: t.index, Type: elem, Nelems: f.number}}
+			member.Type = t.pointer(t.copier.intern(&btf.Array{Index: t.index, Type: elem, Nelems: uint32(f.number)}))
 		}
 		def.Members = append(def.Members, member)
 	}
-	return def, nil
+	return t.copier.intern(def), nil
+}
+
+func (t *typeSection) pointer(to btf.Type) btf.Type {
+	return t.copier.intern(&btf.Pointer{Target: to})
 }
 
 // A coreRecord is struct bpf_core_relo before its string has an offset.
