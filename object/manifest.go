@@ -37,6 +37,10 @@ type Manifest struct {
 	// (uprobe, usdt, perf events); 0 is all. Programs filter the rest.
 	UsesPID bool `json:"uses_pid,omitempty"`
 
+	// Strings are what values refer to by index: formats of times, filters of
+	// cgroup paths.
+	Strings []string `json:"strings,omitempty"`
+
 	Facts    []Fact            `json:"facts,omitempty"`
 	Settings map[string]string `json:"settings,omitempty"`
 }
@@ -318,3 +322,20 @@ type Fact struct {
 // numbers, then values 0 to 2^k-1 each in one of their own, then 2^k for each
 // power of two up to 2^63.
 func HistBuckets(k int) int { return 1 + 1<<k + (64-k)<<k }
+
+// The kinds that this version knows.
+var programKinds = []ProgramKind{
+	KindAttach, KindBegin, KindEnd, KindInterval, KindSignal, KindTest, KindBench,
+}
+
+var eventKinds = []EventKind{
+	EventPrintf, EventErrorf, EventWarnf, EventPrint, EventPrintMap, EventPrintElem, EventClear, EventZero, EventTime, EventCat, EventJoin, EventSystem, EventExit, EventHelperError, EventRuntimeError, EventAssert, EventSkbOutput, EventUnwatch, EventWatch,
+}
+
+var lossKinds = []LossKind{
+	LossEvent, LossMapFull, LossMapUpdate, LossString, LossFault, LossStack, LossScratch, LossLoop,
+}
+
+var factKinds = []FactKind{
+	FactFormat, FactArgs, FactSyscall, FactMatch, FactLayout, FactFile, FactParam, FactFeature, FactArch, FactExists,
+}
