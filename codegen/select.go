@@ -602,7 +602,7 @@ func (s *selector) binaryConst(v *ir.Value, dst reg, x *ir.Value, n int64) bool 
 	case ir.OpUMod:
 		switch {
 		case n == 0:
-			s.into(dst, x)
+			s.alu(isa.Mov, wide, dst, s.use(x))
 			return true
 		case pow2:
 			op, n = isa.And, n-1
