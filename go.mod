@@ -4,4 +4,13 @@ go 1.26
 
 require github.com/cilium/ebpf v0.22.0
 
-require golang.org/x/sys v0.43.0
+require (
+	github.com/google/go-cmp v0.7.0
+	github.com/spf13/cobra v1.10.2
+	golang.org/x/sys v0.43.0
+)
+
+require (
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/spf13/pflag v1.0.10 // indirect
+)

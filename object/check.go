@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/cilium/ebpf/btf"
+
 	"github.com/skep-bpf/skep/source"
 )
 
@@ -57,9 +59,15 @@ func ParseManifest(data []byte) (*Manifest, error) {
 // program or map that is not there, an index out of range, an offset outside
 // of its value. What passes can be shown without further checks of the manifest.
 func (m *Manifest) Check(o *Object) error {
-	c := &checker{m: m, o: o, maps: make(map[string]*Map), shown: make(map[string]*MapShow)}
+	c := &checker{m: m, o: o, maps: make(map[string]*Map), vars: make(map[string]int), shown: make(map[string]*MapShow)}
 	for _, mp := range o.Maps {
 		c.maps[mp.Name] = mp
+	}
+	for _, v := range o.Vars {
+		c.vars[v.Name] = len(v.Init)
+		if len(v.Init) == 0 && v.Type != nil {
+			c.vars[v.Name], _ = btf.Sizeof(v.Type)
+		}
 	}
 	for _, step := range []func() error{c.programs, c.mapShows, c.events, c.special, c.facts} {
 		if err := step(); err != nil {
@@ -73,6 +81,7 @@ type checker struct {
 	m     *Manifest
 	o     *Object
 	maps  map[string]*Map
+	vars  map[string]int // sizes in bytes
 	shown map[string]*MapShow
 }
 
@@ -129,22 +138,36 @@ func (c *checker) mapShows() error {
 			return fmt.Errorf("map %d has no name, or that of another: %q", i, s.Name)
 		}
 		c.shown[s.Name] = s
+		if s.Var != "" {
+			if s.Map != "" || len(s.Keys) > 0 || s.Agg != AggNone {
+				return fmt.Errorf("map %s is kept in a variable, and so has no key, no map and no aggregation", s.Name)
+			}
+			size, ok := c.vars[s.Var]
+			if !ok {
+				return fmt.Errorf("map %s is kept in variable %q, which is not there%s", s.Name, s.Var, nearest(s.Var, c.vars))
+			}
+			if err := checkShow(s, 0, size); err != nil {
+				return fmt.Errorf("map %s: %w", s.Name, err)
+			}
+			continue
+		}
 		m := c.maps[s.Map]
 		if m == nil {
 			return fmt.Errorf("map %s is kept in %q, which is not there%s", s.Name, s.Map, nearest(s.Map, c.maps))
 		}
-		if err := checkShow(s, m); err != nil {
+		keySize, valueSize := m.Sizes()
+		if len(s.Keys) == 0 && keySize != 4 {
+			return fmt.Errorf("map %s has no key, and its keys have %d bytes in place of an index of 4", s.Name, keySize)
+		}
+		if err := checkShow(s, keySize, valueSize); err != nil {
 			return fmt.Errorf("map %s: %w", s.Name, err)
 		}
 	}
 	return nil
 }
 
-func checkShow(s *MapShow, m *Map) error {
-	keySize, valueSize := m.Sizes()
+func checkShow(s *MapShow, keySize, valueSize int) error {
 	switch {
-	case len(s.Keys) == 0 && keySize != 4:
-		return fmt.Errorf("it has no key, and its keys have %d bytes in place of an index of 4", keySize)
 	case len(s.Keys) > 0 && s.KeySize != keySize:
 		return fmt.Errorf("its keys have %d bytes, not %d", keySize, s.KeySize)
 	case s.Line < 0:
@@ -320,11 +343,14 @@ func (c *checker) special() error {
 	}); err != nil {
 		return err
 	}
-	if err := get("table of losses", c.m.Counters, func(m *Map) bool {
-		_, value := m.Sizes()
-		return m.Type == bpfMapTypePercpuArray && value == 8 && int64(m.MaxEntries) >= int64(len(c.m.Losses))
-	}); err != nil {
-		return err
+	if name := c.m.Counters; name != "" {
+		size, ok := c.vars[name]
+		if !ok {
+			return fmt.Errorf("its table of losses is variable %q, which is not there%s", name, nearest(name, c.vars))
+		}
+		if size/8 < len(c.m.Losses) {
+			return fmt.Errorf("its table of losses has %d bytes, too few for %d", size, len(c.m.Losses))
+		}
 	}
 	if err := get("table of stacks", c.m.Stacks, func(m *Map) bool {
 		key, value := m.Sizes()
