@@ -2,5 +2,5 @@
 // tracing language to portable BPF objects, runs them or any other object in
 // the kernel, and delivers typed events.
 //
-// Start reading at [Compile] and [Run].
+// It must not import user interfaces, which are built on it. Start reading at [Compile] and [Run].
 package skep

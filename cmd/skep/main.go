@@ -1,4 +1,3 @@
-// Command skep compiles, runs and explains BPF programs.
 package main
 
 import (

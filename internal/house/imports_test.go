@@ -47,10 +47,11 @@ const policy = `
 	# What judges objects, and what runs them.
 	abi, object, verifier/domain < verifier;
 	isa < vm/interp, vm/jit;
-	vm/interp, vm/jit, abi, object, hook < vm;
-	abi, object, hook, target < kernel;
+	vm/interp, vm/jit, abi, object, hook, machine < vm;
+	hook < machine; # the interface of both machines
+	abi, object, hook, target, machine < kernel;
 	target, hook, vm < rootless;
-	object, hook, symbol, target < runner;
+	object, hook, symbol, target, machine < runner;
 
 	# For the tests of more than one room.
 	target < target/targettest;

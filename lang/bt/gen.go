@@ -132,18 +132,17 @@ func (g *gen) dispatchSyscall() {
 	largest := 0
 	for _, pt := range g.inst.Points {
 		name := strings.TrimPrefix(strings.TrimPrefix(pt.Event, "sys_enter_"), "sys_exit_")
-		call := abi.SyscallByEntry(name)
-		var n int
-		ok := false
-		if call != nil {
-			n, ok = call.Number(g.arch)
-		}
+		n, ok := syscallNumber(g.arch, name)
 		if !ok {
-			g.errorf(pt.Span, "unknown-syscall", "the number of the system call %s on %s is not known", name, g.arch)
+			// The kernel has the event, but no 64-bit program can cause it.
 			continue
 		}
 		entries = append(entries, entry{n, g.probe(pt)})
 		largest = max(largest, n)
+	}
+	if len(entries) == 0 {
+		g.errorf(g.inst.Points[0].Span, "unknown-syscall", "no 64-bit program on %s can call %s", g.arch, g.inst.Points[0].Event)
+		return
 	}
 	ok := g.block("syscall")
 	if len(entries) == 1 {
@@ -172,6 +171,19 @@ func (g *gen) dispatchSyscall() {
 	g.b.If(g.b.Compare(ir.OpNe, found, g.const64(0)), ok, g.leave)
 	g.b.At(ok)
 	g.index = g.b.Binary(ir.OpSub, found, g.const64(1))
+}
+
+// syscallNumber is the number of the system call whose tracepoint carries a name.
+func syscallNumber(arch abi.Arch, entry string) (int, bool) {
+	calls := abi.Syscalls()
+	for i := range calls {
+		if calls[i].Entry() == entry {
+			if n, ok := calls[i].Number(arch); ok {
+				return n, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // rodata adds constant bytes to the module.
