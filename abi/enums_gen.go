@@ -181,7 +181,7 @@ var attachTypes = [...]named{
 	40: {"sk_reuseport_select_or_migrate", 5<<8 | 14},
 	41: {"perf_event", 5<<8 | 15},
 	42: {"trace_kprobe_multi", 5<<8 | 18},
-	43: {"lsm_cgroup", 6<<8 | 0},
+	43: {"lsm_cgroup", 6 << 8},
 	44: {"struct_ops", 6<<8 | 3},
 	45: {"netfilter", 6<<8 | 4},
 	46: {"tcx_ingress", 6<<8 | 6},

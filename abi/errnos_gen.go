@@ -134,7 +134,7 @@ var errnos = [...]errno{
 	{130, "EOWNERDEAD", "Owner died"},
 	{131, "ENOTRECOVERABLE", "State not recoverable"},
 	{132, "ERFKILL", "Operation not possible due to RF-kill"},
-	{133, "EHWPOISON", "Unknown error 133"},
+	{133, "EHWPOISON", "Memory page has hardware error"},
 	{512, "ERESTARTSYS", "Unknown error 512"},
 	{513, "ERESTARTNOINTR", "Unknown error 513"},
 	{514, "ERESTARTNOHAND", "Unknown error 514"},

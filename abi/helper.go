@@ -66,7 +66,7 @@ type Call struct {
 	// Sleepable is the prototype for sleepable programs, mostly the same.
 	Sleepable *Proto
 	// Conditional: not every program of the type may; it depends on the attach
-	// type, on the map in use, or on lockdown.
+	// type, on the map in use, on lockdown, or on how the kernel is configured.
 	Conditional bool
 	// Capability is "CAP_BPF" or "CAP_PERFMON" where the loader needs it for
 	// this call, else empty.
@@ -105,12 +105,15 @@ func HelperByName(name string) *Helper {
 func Helpers() []Helper { return helpers[1:] }
 
 // callsOf returns the table of the youngest kernel not after k, and for older
-// kernels the oldest table. Linux 6.18 is served by 6.12's.
+// kernels the oldest table.
 func callsOf(k Version) []call {
-	if k < Linux6_12 {
+	switch {
+	case k < Linux6_12:
 		return calls61[:]
+	case k < Linux6_18:
+		return calls612[:]
 	}
-	return calls612[:]
+	return calls618[:]
 }
 
 func (h *Helper) calls(k Version) []call {

@@ -149,7 +149,9 @@ func (s *scope) header(text string) {
 			}
 			continue
 		}
-		s.define(m[1], squeeze(m[4]))
+		if m[1] != squeeze(m[4]) { // enumerators that can be tested for
+			s.define(m[1], squeeze(m[4]))
+		}
 	}
 	text = directives.ReplaceAllString(text, "")
 	for pos := 0; ; {

@@ -36,7 +36,7 @@ var (
 )
 
 // sourceDirs hold the kernel's helpers, kernel functions and program types.
-var sourceDirs = []string{"kernel", "net", "fs", "mm", "security", "drivers/media", "drivers/hid", "crypto", "block", "lib"}
+var sourceDirs = []string{"kernel", "net", "fs", "mm", "security", "drivers/media/rc", "drivers/hid/bpf", "crypto", "block", "lib"}
 
 // allowed is one way in which a program may call a helper.
 type allowed struct {
@@ -227,6 +227,9 @@ func (h *helperSource) summary(t tree, out *records) error {
 		for _, helper := range sortedKeys(calls) {
 			a := calls[helper]
 			a.protos = slices.Compact(slices.Clone(a.protos))
+			if helper == "override_return" {
+				a.condition = true // CONFIG_BPF_KPROBE_OVERRIDE
+			}
 			condition := "-"
 			if a.condition {
 				condition = "some"

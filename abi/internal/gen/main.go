@@ -5,7 +5,13 @@
 //
 // The first reads one kernel (its source, its BTF, or both) and writes what skep
 // wants to know of it as text. These summaries are checked in, so that the
-// second step, which makes Go tables of them, needs no kernel.
+// second step, which makes Go tables of them, needs no kernel. since.txt and
+// newer.txt beside them are written by hand.
+//
+// 6.12.txt is of Debian's linux-source-6.12, unpacked, and the BTF of the vmlinux
+// in linux-image-6.12-cloud-amd64; 6.1.txt likewise of 6.1, with -calls-only;
+// 6.18.txt is of a running kernel's BTF. As the older kernels do not mark the
+// functions that programs may call, -names takes them from the other summaries.
 package main
 
 import (

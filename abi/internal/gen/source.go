@@ -41,8 +41,8 @@ var (
 // be needed for otherwise.
 func (t tree) kfuncs(out *records) error {
 	type kfunc struct {
-		flags, proto string
-		types        map[string]bool
+		flags string
+		types map[string]bool
 	}
 	all := map[string]*kfunc{}
 	sets := map[string][]string{}
@@ -133,7 +133,7 @@ var syscallTables = []struct{ arch, path, abis string }{
 func (t tree) syscalls(out *records) error {
 	defs := map[string]string{}
 	dirs := []string{
-		"kernel", "fs", "mm", "ipc", "net", "security", "block", "io_uring", "drivers", "lib", "virt",
+		"kernel", "fs", "mm", "ipc", "net", "security", "block", "io_uring", "drivers/char", "drivers/pci", "lib", "virt",
 		"arch/arm64/kernel", "arch/riscv/kernel", "arch/x86",
 	}
 	err := t.each(dirs, "SYSCALL_DEFINE", func(_, text string) {
@@ -182,8 +182,8 @@ func (t tree) syscalls(out *records) error {
 // families are the constants that scripts use without headers, by the header
 // that has them. "asm" is the architecture's header and the generic one.
 var families = []struct{ header, names string }{
-	{"asm/errno.h", `E[A-Z0-9]+`},
 	{"include/uapi/asm-generic/errno-base.h", `E[A-Z0-9]+`},
+	{"asm/errno.h", `E[A-Z0-9]+`},
 	{"include/linux/errno.h", `E[A-Z0-9]+`},
 	{"asm/fcntl.h", `(O|F|AT|FD)_[A-Z0-9_]+`},
 	{"include/uapi/linux/fcntl.h", `(O|F|AT|DN|RWH)_[A-Z0-9_]+`},
@@ -247,6 +247,7 @@ func (t tree) constants(out *records) {
 		}
 		s.funcs["BIT"] = function{"nr", "(1 << (nr))"}
 		s.funcs["_BITUL"] = s.funcs["BIT"]
+		var names []string
 		for _, f := range families {
 			before := len(s.order)
 			if name, ok := strings.CutPrefix(f.header, "asm/"); ok {
@@ -257,9 +258,14 @@ func (t tree) constants(out *records) {
 			}
 			match := regexp.MustCompile(`^(?:` + f.names + `)$`)
 			for _, name := range s.order[before:] {
-				if v, ok := s.value(name); ok && !lock64.MatchString(name) && match.MatchString(name) {
-					out.add("const", arch.name, name, v)
+				if match.MatchString(name) && !lock64.MatchString(name) {
+					names = append(names, name)
 				}
+			}
+		}
+		for _, name := range names {
+			if v, ok := s.value(name); ok {
+				out.add("const", arch.name, name, v)
 			}
 		}
 	}

@@ -120,6 +120,9 @@ func (g *generator) sinceOf(kind string) map[string]string {
 
 func version(s string) string {
 	major, minor, _ := strings.Cut(s, ".")
+	if minor == "0" {
+		return major + "<<8"
+	}
 	return major + "<<8 | " + minor
 }
 
@@ -166,23 +169,19 @@ func (g *generator) enums(b *bytes.Buffer) error {
 // of 6.1 alone follow.
 func (g *generator) types(b *bytes.Buffer) error {
 	have := map[string]bool{}
-	next := map[string]int64{"ARG_": 0, "RET_": 0, "": 1 << 8}
-	for _, k := range []kernel{g.k612, g.k61} {
-		for _, f := range k["typeflag"] {
-			v, err := strconv.ParseInt(f[1], 10, 64)
-			if err != nil {
-				return err
-			}
-			if k := kindOf(f[0]); v >= next[k] {
-				if k == "" {
-					v <<= 1
-				} else {
-					v++
-				}
-				next[k] = v
-			}
+	next := map[string]int64{} // the first value that 6.12 does not use
+	for _, f := range g.k612["typeflag"] {
+		v, err := strconv.ParseInt(f[1], 10, 64)
+		if err != nil {
+			return err
 		}
-		break
+		kind := kindOf(f[0])
+		if kind == "" {
+			v <<= 1
+		} else {
+			v++
+		}
+		next[kind] = max(next[kind], v)
 	}
 	groups := map[string][]string{}
 	for _, k := range []kernel{g.k612, g.k61} {
@@ -355,7 +354,7 @@ func (g *generator) calls(b *bytes.Buffer) error {
 	for _, k := range []struct {
 		name string
 		k    kernel
-	}{{"calls61", g.k61}, {"calls612", g.k612}} {
+	}{{"calls61", g.k61}, {"calls612", g.k612}, {"calls618", g.youngest()}} {
 		byName := map[string]int{}
 		for _, p := range k.k["proto"] {
 			e, err := protoExpr(p)
@@ -417,6 +416,32 @@ func (g *generator) calls(b *bytes.Buffer) error {
 	b.WriteString("}\n\n")
 	b.Write(rest.Bytes())
 	return nil
+}
+
+// youngest returns the prototypes of 6.12 and what 6.18 lets programs call.
+func (g *generator) youngest() kernel {
+	k := kernel{"proto": g.k612["proto"], "allow": slices.Clone(g.k612["allow"])}
+	have := map[[2]string]bool{}
+	for _, a := range k["allow"] {
+		have[[2]string{a[0], a[1]}] = true
+	}
+	for _, a := range g.newer["allow"] {
+		types := strings.Split(a[3], ",")
+		if a[3] == "*" {
+			types = nil
+			for _, p := range g.k612["progtype"] {
+				if have[[2]string{p[0], "loop"}] {
+					types = append(types, p[0])
+				}
+			}
+		}
+		for _, typ := range types {
+			if !have[[2]string{typ, a[0]}] {
+				k["allow"] = append(k["allow"], []string{typ, a[0], a[1], "-", a[2]})
+			}
+		}
+	}
+	return k
 }
 
 // same reports whether two prototypes are equal but for their names.
@@ -554,6 +579,9 @@ func (g *generator) constants(b *bytes.Buffer) error {
 		}
 		values[r[1]][r[0]] = r[2]
 	}
+	for _, r := range g.newer["const"] {
+		values[r[1]] = map[string]string{"amd64": r[2], "arm64": r[2], "riscv64": r[2]}
+	}
 	arches := []string{"amd64", "arm64", "riscv64"}
 	other := map[string]*bytes.Buffer{}
 	for _, a := range arches {
@@ -605,7 +633,10 @@ func (g *generator) errnos(b *bytes.Buffer) error {
 	b.WriteString("// errnos is sorted by number.\nvar errnos = [...]errno{\n")
 	for _, n := range numbers {
 		text := syscall.Errno(n).Error() // as the C library has it but for the first letter
-		if strings.HasPrefix(text, "errno ") {
+		switch {
+		case n == 133: // EHWPOISON, which Go's table lacks on amd64
+			text = "Memory page has hardware error"
+		case strings.HasPrefix(text, "errno "):
 			text = fmt.Sprintf("Unknown error %d", n)
 		}
 		fmt.Fprintf(b, "{%d, %q, %q},\n", n, names[n], strings.ToUpper(text[:1])+text[1:])
