@@ -44,6 +44,7 @@ func Format(file *source.File) (string, source.List) {
 type formatItem struct {
 	token
 	comment bool
+	stmt    bool // first of a statement, member or declaration
 	role    role
 	close   int  // of an opening brace: the item that closes it
 	wide    bool // of a brace: what is in it stands on lines of its own
@@ -62,7 +63,8 @@ func formatItems(file *source.File) ([]formatItem, source.List) {
 	p.program()
 	for _, t := range p.pp.trace {
 		if t.kind != tEOF {
-			items = append(items, formatItem{token: t, role: p.roles[t.loc.Start]})
+			r := p.roles[t.loc.Start]
+			items = append(items, formatItem{token: t, stmt: r&roleStmt != 0, role: r &^ roleStmt})
 		}
 	}
 	slices.SortStableFunc(items, func(a, b formatItem) int { return cmp.Compare(a.loc.Start, b.loc.Start) })
@@ -71,7 +73,7 @@ func formatItems(file *source.File) ([]formatItem, source.List) {
 
 func sameItems(a, b []formatItem) bool {
 	return slices.EqualFunc(a, b, func(a, b formatItem) bool {
-		return a.comment == b.comment && a.kind == b.kind && unixLines(a.text) == unixLines(b.text) && a.role == b.role
+		return a.comment == b.comment && a.kind == b.kind && unixLines(a.text) == unixLines(b.text) && a.stmt == b.stmt && a.role == b.role
 	})
 }
 
@@ -107,7 +109,7 @@ func (f *formatter) match() {
 	for i := range f.items {
 		it := &f.items[i]
 		top := &stack[len(stack)-1]
-		if it.role == roleStmt {
+		if it.stmt {
 			top.stmts++
 		}
 		switch it.kind {
@@ -201,7 +203,7 @@ func (f *formatter) breaks(i int, closesWide, wide bool) bool {
 		return true
 	case it.role == rolePostfix:
 		return false
-	case it.role == roleStmt || it.role == rolePoint:
+	case it.stmt || it.role == rolePoint:
 		return wide
 	case prev.comment && f.lines(i) > 0:
 		return true
@@ -239,7 +241,7 @@ func (f *formatter) blank(i int, closes bool) bool {
 	if closes || prev.kind == tLbrace && prev.wide {
 		return false
 	}
-	if len(f.braces) == 0 && it.role == roleStmt && f.endsWide(i-1) {
+	if len(f.braces) == 0 && it.stmt && f.endsWide(i-1) {
 		return true
 	}
 	if len(f.braces) == 0 && (it.comment || it.kind == tDirective) && f.endsWide(i-1) && !f.endif(i) {
@@ -287,10 +289,10 @@ func (f *formatter) continues(i int) bool {
 	}
 	it := &f.items[i]
 	switch it.role {
-	case roleStmt, rolePoint, rolePred, roleBlock, roleList, roleEnum:
+	case rolePoint, rolePred, roleBlock, roleList, roleEnum:
 		return false
 	}
-	return it.kind != tRbrace && !it.is("else") && it.kind != tAttach
+	return !it.stmt && it.kind != tRbrace && !it.is("else") && it.kind != tAttach
 }
 
 // space reports whether a blank stands between item i and the one before it
@@ -356,7 +358,7 @@ func (f *formatter) space(i int) bool {
 // parenthesis.
 func spacedWord(s string) bool {
 	switch s {
-	case "if", "while", "for", "unroll", "return", "else", "comptime":
+	case "if", "while", "for", "return", "else", "comptime":
 		return true
 	}
 	return false

@@ -14,9 +14,15 @@ func (p *parser) header() {
 		if p.accept(tSemi) {
 			continue
 		}
-		if p.at(tString) {
-			// extern "C" { ... }: its braces are dropped with the word before.
+		if p.atWord("extern") && p.peek(1).kind == tString {
+			// extern "C" { ... } of C++, whose closing brace comes by itself.
 			p.advance()
+			p.advance()
+			p.accept(tLbrace)
+			continue
+		}
+		if p.accept(tRbrace) {
+			continue
 		}
 		start := p.tok().loc
 		if c := p.cDecl(false); c != nil && !p.bad && declaresType(c) {

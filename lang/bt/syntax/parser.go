@@ -32,7 +32,6 @@ type role uint8
 
 const (
 	roleNone    role = iota
-	roleStmt         // first of a statement, member or declaration
 	rolePrefix       // prefix operator: no blank after it
 	rolePostfix      // postfix operator: no blank before it
 	roleCast         // parenthesis that closes a cast: no blank after it
@@ -43,6 +42,10 @@ const (
 	rolePred         // slash that opens a predicate
 	rolePredEnd      // slash that closes it
 	rolePoint        // first token of an attach point but the first
+
+	// roleStmt is the first token of a statement, member or declaration, which
+	// may have another role too.
+	roleStmt role = 0x80
 )
 
 // A parser reads the tokens of one file.
@@ -198,8 +201,12 @@ func (p *parser) acceptWord(s string) bool {
 }
 
 func (p *parser) mark(at source.Span, r role) {
-	if p.roles != nil {
-		p.roles[at.Start] = r
+	switch {
+	case p.roles == nil:
+	case r == roleStmt:
+		p.roles[at.Start] |= roleStmt
+	default:
+		p.roles[at.Start] = p.roles[at.Start]&roleStmt | r
 	}
 }
 

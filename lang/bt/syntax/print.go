@@ -191,7 +191,7 @@ func (w *printer) stmt(s Stmt) {
 		w.WriteString(") ")
 		w.block(s.Body)
 	case *Unroll:
-		w.WriteString("unroll (")
+		w.WriteString("unroll(")
 		w.expr(s.Count, 0)
 		w.WriteString(") ")
 		w.block(s.Body)
