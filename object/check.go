@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 
@@ -48,9 +47,6 @@ func ParseManifest(data []byte) (*Manifest, error) {
 	m := new(Manifest)
 	if err := d.Decode(m); err != nil {
 		return nil, fmt.Errorf("the manifest is damaged: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("the manifest is damaged: there is more behind it")
 	}
 	return m, nil
 }

@@ -359,11 +359,11 @@ func (r *reader) readExterns() error {
 		}
 		for name, t := range types {
 			x := &Extern{Name: name, Type: t}
-			switch t.(type) {
+			switch underlying(t).(type) {
 			case *btf.Func:
 				x.Kind = ExternKfunc
 			case *btf.Void:
-				x.Type = nil
+				x.Type = nil // also of const void
 			}
 			if sec == sectionKconfig {
 				if x.Kind == ExternKfunc || x.Type == nil {

@@ -17,9 +17,9 @@ import (
 const (
 	btfMagic      = 0xeb9f
 	btfHeaderSize = 24
-	// maxTypes bounds the depth to which types are decoded; vmlinux has half
-	// as many.
-	maxTypes    = 1 << 18
+	// maxTypes bounds the depth to which types are decoded, which takes stack;
+	// large objects have some thousands.
+	maxTypes    = 1 << 16
 	maxTypeName = 4 << 10 // the kernel takes 511
 )
 

@@ -146,10 +146,15 @@ func (e *writer) sectionSymbol(s *section) *symbol {
 	return s.self
 }
 
+const staticVariable = "static variable"
+
 // define makes sure that a name can be one and is given once.
 func (e *writer) define(what, name string) error {
 	if !isName(name) || what == "function" && strings.ContainsRune(name, '.') {
 		return fmt.Errorf("%s %q: a name consists of letters, digits and _, for all but functions also of ., and begins with no digit", what, name)
+	}
+	if what == staticVariable {
+		return nil // as many as there are functions with one
 	}
 	if other, ok := e.defined[name]; ok {
 		return fmt.Errorf("%s %q: a %s has that name already", what, name, other)
@@ -341,7 +346,11 @@ func (e *writer) fillMaps() error {
 
 func (e *writer) placeVars() error {
 	for _, v := range bySection(e.o.Vars, func(v *Var) string { return v.Section }) {
-		if err := e.define("variable", v.Name); err != nil {
+		what := "variable"
+		if v.Static {
+			what = staticVariable
+		}
+		if err := e.define(what, v.Name); err != nil {
 			return err
 		}
 		if err := e.placeVar(v); err != nil {
