@@ -1,7 +1,6 @@
 package codegen
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/skep-bpf/skep/isa"
@@ -76,143 +75,43 @@ func (i *inst) access(fn func(*slot)) (whole *slot) {
 	return nil
 }
 
-// layoutFrame gives every frame object its place. Objects that are never in
-// use at the same time share one: an object is in use from where something
-// of it may have been written to where something of it may still be read.
+// layoutFrame gives every frame object its place.
 func (f *function) layoutFrame() {
-	n := len(f.slots)
-	if n == 0 {
+	if len(f.slots) == 0 {
 		return
 	}
-	type flow struct{ use, def, gen, liveIn, liveOut, inUseIn, inUseOut bitset }
-	flows := make([]flow, len(f.blocks))
+	m := &memory{blocks: make([]memoryBlock, len(f.blocks))}
+	for _, s := range f.slots {
+		m.sizes = append(m.sizes, s.size)
+		m.escaped = append(m.escaped, s.escaped)
+	}
 	for k, b := range f.blocks {
-		fl := &flows[k]
-		for _, s := range []*bitset{&fl.use, &fl.def, &fl.gen, &fl.liveIn, &fl.liveOut, &fl.inUseIn, &fl.inUseOut} {
-			*s = newBitset(n)
-		}
+		mb := &m.blocks[k]
 		visit := func(i *inst) {
-			whole := i.access(func(s *slot) {
-				if !fl.def.has(s.id) {
-					fl.use.add(s.id)
-				}
-				fl.gen.add(s.id)
-			})
+			e := event{whole: -1}
+			whole := i.access(func(s *slot) { e.touches = append(e.touches, s.id) })
 			if whole != nil {
-				fl.def.add(whole.id)
-				fl.gen.add(whole.id)
+				e.whole = whole.id
+			}
+			if len(e.touches) > 0 || e.whole >= 0 {
+				mb.events = append(mb.events, e)
 			}
 		}
-		for k := range b.insts {
-			visit(&b.insts[k])
+		for j := range b.insts {
+			visit(&b.insts[j])
 		}
 		if b.end == endIf {
 			visit(&b.cond)
 		}
-	}
-	for changed := true; changed; {
-		changed = false
-		for k := len(f.blocks) - 1; k >= 0; k-- {
-			fl := &flows[k]
-			for _, s := range f.blocks[k].successors() {
-				changed = fl.liveOut.union(flows[s.id].liveIn) || changed
-			}
-			for w := range fl.liveIn {
-				fl.liveIn[w] = fl.use[w] | fl.liveOut[w]&^fl.def[w]
-			}
-		}
-		for k, b := range f.blocks {
-			fl := &flows[k]
-			for _, p := range b.preds {
-				changed = fl.inUseIn.union(flows[p.id].inUseOut) || changed
-			}
-			changed = fl.inUseOut.union(fl.inUseIn) || changed
-			changed = fl.inUseOut.union(fl.gen) || changed
+		for _, s := range b.successors() {
+			mb.succs = append(mb.succs, s.id)
 		}
 	}
-	conflict := make([]bitset, n)
-	for k := range conflict {
-		conflict[k] = newBitset(n)
+	starts, total := m.pack()
+	for k, s := range f.slots {
+		s.off = -(starts[k] + s.size)
 	}
-	clash := func(s int, with bitset) {
-		conflict[s].union(with)
-		with.each(func(t int) { conflict[t].add(s) })
-	}
-	var used, accessed = newBitset(n), newBitset(n)
-	for k, b := range f.blocks {
-		fl := &flows[k]
-		// Where each object has begun to be in use, going forward ...
-		begun := make([]bitset, len(b.insts)+1)
-		now := slices.Clone(fl.inUseIn)
-		for j := range b.insts {
-			begun[j] = slices.Clone(now)
-			if w := b.insts[j].access(func(s *slot) { now.add(s.id) }); w != nil {
-				now.add(w.id)
-			}
-		}
-		begun[len(b.insts)] = now
-		// ... and until where it still is, going back.
-		live := slices.Clone(fl.liveOut)
-		point := func(before bitset, i *inst) {
-			// Everything the instruction accesses is in use during it,
-			// together with all that is in use across it.
-			for w := range used {
-				used[w] = before[w] & live[w]
-			}
-			clear(accessed)
-			whole := i.access(func(s *slot) { accessed.add(s.id) })
-			accessed.each(func(s int) { used.add(s) })
-			if whole != nil {
-				used.add(whole.id)
-			}
-			used.each(func(s int) { clash(s, used) })
-			if whole != nil {
-				live.remove(whole.id)
-			}
-			accessed.each(func(s int) { live.add(s) })
-		}
-		if b.end == endIf {
-			point(begun[len(b.insts)], &b.cond)
-		}
-		for j := len(b.insts) - 1; j >= 0; j-- {
-			point(begun[j], &b.insts[j])
-		}
-	}
-	for _, s := range f.slots {
-		if s.escaped {
-			for t := range n {
-				conflict[s.id].add(t)
-				conflict[t].add(s.id)
-			}
-		}
-	}
-	seen := newBitset(n)
-	for k := range flows {
-		seen.union(flows[k].gen)
-	}
-	order := slices.Clone(f.slots)
-	slices.SortStableFunc(order, func(a, b *slot) int { return cmp.Compare(b.size, a.size) })
-	var placed []*slot
-	for _, s := range order {
-		if !seen.has(s.id) {
-			continue // no longer accessed
-		}
-		// The lowest place that no conflicting object takes.
-		start := 0
-		for again := true; again; {
-			again = false
-			for _, p := range placed {
-				pStart := -p.off - p.size
-				if conflict[s.id].has(p.id) && start < pStart+p.size && pStart < start+s.size {
-					start = pStart + p.size
-					again = true
-				}
-			}
-		}
-		s.off = -(start + s.size)
-		placed = append(placed, s)
-		f.frame = max(f.frame, start+s.size)
-	}
+	f.frame = total
 }
 
 // resolveSlots replaces frame objects by r10 and an offset.

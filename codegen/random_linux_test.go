@@ -268,7 +268,7 @@ func (g *gen) loop() {
 	}
 }
 
-func randomModule(seed int64) *ir.Module {
+func randomModule(seed int64, section string) *ir.Module {
 	r := rand.New(rand.NewSource(seed))
 	g := &gen{r: r, m: &ir.Module{Name: "random", License: "GPL"}}
 	for n := range r.Intn(3) {
@@ -282,7 +282,7 @@ func randomModule(seed int64) *ir.Module {
 		g.subs = append(g.subs, f)
 	}
 	f := g.m.NewFunc("main", ir.Program, []ir.Type{ir.PtrTo(ir.SpaceCtx)}, ir.I32)
-	f.Section = "syscall"
+	f.Section = section
 	ctx := f.Params()[0]
 	g.function(f, 10+r.Intn(90), nil)
 	for i := range ctxOutputs {
@@ -322,7 +322,17 @@ func TestRandom(t *testing.T) {
 	total := 0
 	for n := range *randomCount {
 		seed := *randomSeed + int64(n)
-		total += oneRandom(t, seed, Options{})
+		// Some with all variables in scratch memory, of either kind.
+		opts, section := Options{}, "syscall"
+		switch n % 5 {
+		case 1:
+			opts.OnStackLimit = 16
+		case 2:
+			opts.OnStackLimit, section = 16, "raw_tp/random"
+		case 3:
+			opts.CPU = 4
+		}
+		total += oneRandom(t, seed, section, opts)
 		if t.Failed() {
 			return
 		}
@@ -330,9 +340,10 @@ func TestRandom(t *testing.T) {
 	t.Logf("%d instructions", total)
 }
 
-func oneRandom(t *testing.T, seed int64, opts Options) int {
+func oneRandom(t *testing.T, seed int64, section string, opts Options) int {
 	t.Helper()
-	m := randomModule(seed)
+	m := randomModule(seed, section)
+	opts.Passes = ir.Check
 	if err := ir.Check(m); err != nil {
 		t.Fatalf("seed %d: %v\n%s", seed, err, ir.Print(m))
 	}

@@ -676,96 +676,23 @@ func (s *selector) shift(v *ir.Value, dst reg, x, y *ir.Value) {
 	}
 }
 
-// findPointees computes which frame objects each value may point into, and
-// which objects have their address stored in memory.
+// findPointees tells the machine function which frame objects its registers
+// may point into.
 func (s *selector) findPointees() {
 	if len(s.slots) == 0 {
 		return
 	}
-	sets := make(map[*ir.Value][]*slot)
-	add := func(v *ir.Value, list []*slot) bool {
-		changed := false
-		for _, sl := range list {
-			if !slices.Contains(sets[v], sl) {
-				sets[v] = append(sets[v], sl)
-				changed = true
+	p := findPointees(s.d.order, func(v *ir.Value) bool { return s.d.live[v.ID] })
+	for a := range p.escaped {
+		s.slots[a].escaped = true
+	}
+	for v, list := range p.of {
+		r := s.reg(s.resolve(v))
+		for _, a := range list {
+			if sl := s.slots[a]; !slices.Contains(s.m.pointees[r], sl) {
+				s.m.pointees[r] = append(s.m.pointees[r], sl)
 			}
 		}
-		return changed
-	}
-	for changed := true; changed; {
-		changed = false
-		for _, b := range s.d.order {
-			for _, v := range b.Values {
-				if !s.d.live[v.ID] {
-					continue
-				}
-				switch v.Op {
-				case ir.OpAlloca:
-					changed = add(v, []*slot{s.slots[v]}) || changed
-				case ir.OpLoad, ir.OpStore, ir.OpMemCopy, ir.OpMemZero, ir.OpAtomic:
-				case ir.OpCall:
-					if !v.Type.IsPtr() && v.Type != ir.I64 {
-						break
-					}
-					fallthrough
-				default:
-					if v.Op.IsCompare() {
-						break
-					}
-					for _, a := range v.Args {
-						changed = add(v, sets[a]) || changed
-					}
-				}
-			}
-			for _, e := range b.Succs {
-				for i, a := range e.Args {
-					changed = add(e.To.Params[i], sets[a]) || changed
-				}
-			}
-		}
-	}
-	escape := func(v *ir.Value) {
-		for _, sl := range sets[v] {
-			sl.escaped = true
-		}
-	}
-	for _, b := range s.d.order {
-		for _, v := range b.Values {
-			if !s.d.live[v.ID] {
-				continue
-			}
-			switch v.Op {
-			case ir.OpStore:
-				escape(v.Args[1])
-			case ir.OpAtomic:
-				for _, a := range v.Args[1:] {
-					escape(a)
-				}
-			case ir.OpCall:
-				// A function of the program may store the address of one
-				// object in another.
-				if _, ok := v.Aux.(*ir.Func); !ok && !slices.ContainsFunc(v.Args, func(a *ir.Value) bool { return a.Op == ir.OpFunc }) {
-					continue
-				}
-				var all []*slot
-				for _, a := range v.Args {
-					for _, sl := range sets[a] {
-						if !slices.Contains(all, sl) {
-							all = append(all, sl)
-						}
-					}
-				}
-				if len(all) > 1 {
-					for _, sl := range all {
-						sl.escaped = true
-					}
-				}
-			}
-		}
-	}
-	for v, list := range sets {
-		s.m.pointees[s.reg(s.resolve(v))] = list
 	}
 }
 

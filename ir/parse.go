@@ -599,7 +599,7 @@ func (p *fnParser) line() {
 	}
 	b := p.f.Blocks[len(p.f.Blocks)-1]
 	if b.Term != TermNone {
-		p.fail(t, "block %s has already ended; a new block starts by its name (^...)", b.Label())
+		p.fail(t, "the block has already ended; a new one starts by its name (^...)")
 	}
 	if t.kind == tokWord {
 		switch t.text {

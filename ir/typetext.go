@@ -111,25 +111,36 @@ func (p *typePrinter) collect(t btf.Type) {
 		return
 	}
 	k := typeKey(t)
-	if s := p.state[k]; s&(typeActive|typeSeen) != 0 {
-		// Twice or within itself: chains of pointers and the like are
-		// written out again unless they would never end.
-		switch t.(type) {
-		case *btf.Struct, *btf.Union, *btf.Enum, *btf.FuncProto, *btf.Func, *btf.Var:
-			p.declare(t)
-		default:
-			if s&typeActive != 0 {
-				p.declare(t)
-			}
-		}
+	switch s := p.state[k]; {
+	case s&typeDeclared != 0:
+		return
+	case s&typeActive != 0:
+		p.declare(t) // or it would never end
+		return
+	case s&typeSeen != 0 && !isChain(t):
+		p.declare(t)
 		return
 	}
+	// Chains of pointers and the like are written out each time; what they
+	// lead to is met each time.
 	p.state[k] |= typeActive
 	if t.TypeName() != "" {
 		p.declare(t)
 	}
 	children(t, p.collect)
 	p.state[k] = p.state[k]&^typeActive | typeSeen
+}
+
+// isChain reports whether t adds something to one other type.
+func isChain(t btf.Type) bool {
+	switch t := t.(type) {
+	case *btf.Pointer, *btf.Const, *btf.Volatile, *btf.Restrict, *btf.TypeTag, *btf.Typedef:
+		return true
+	case *btf.Array:
+		_, plain := t.Index.(*btf.Int)
+		return plain || t.Index == nil
+	}
+	return false
 }
 
 // children calls visit for each type that t directly speaks of.
