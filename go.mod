@@ -1,7 +1,10 @@
 module github.com/skep-bpf/skep
 
-go 1.26
+go 1.26.0
 
-require github.com/cilium/ebpf v0.22.0
+require (
+	github.com/cilium/ebpf v0.22.0
+	github.com/ianlancetaylor/demangle v0.0.0-20260724033716-83e58baca724
+)
 
-require golang.org/x/sys v0.43.0 // indirect
+require golang.org/x/sys v0.49.0 // indirect
