@@ -28,6 +28,8 @@ type DebugInfo struct {
 	mu    sync.Mutex
 	data  *dwarf.Data
 	types map[dwarf.Offset]btf.Type
+	// signatures leads to the types of type units; nil until one is needed.
+	signatures map[uint64]dwarf.Offset
 
 	lines struct {
 		once sync.Once
@@ -67,7 +69,7 @@ func readDebugInfo(b *Binary) (*DebugInfo, error) {
 		return nil, ErrNoDWARF
 	}
 	err := guard(func() (err error) {
-		d.data, err = d.open(nil, nil)
+		d.data, err = d.open(nil)
 		return err
 	})
 	if err != nil {
@@ -77,16 +79,29 @@ func readDebugInfo(b *Binary) (*DebugInfo, error) {
 }
 
 // open makes a reader of the standard library over d's sections.
-func (d *DebugInfo) open(line, ranges []byte) (*dwarf.Data, error) {
+func (d *DebugInfo) open(line []byte) (*dwarf.Data, error) {
 	s := &d.sections
-	data, err := dwarf.New(s.abbrev, nil, nil, s.info, line, nil, ranges, s.str)
+	extra := map[string][]byte{".debug_line_str": s.lineStr, ".debug_str_offsets": s.strOffsets}
+	// Even where no address matters, the entry of a unit cannot be read
+	// without these, and with it fail the unit's names.
+	for _, name := range []string{"ranges", "addr", "rnglists"} {
+		data, err := d.b.dwarfSection(name)
+		if err != nil {
+			return nil, err
+		}
+		extra[".debug_"+name] = data
+	}
+	data, err := dwarf.New(s.abbrev, nil, nil, s.info, line, nil, extra[".debug_ranges"], s.str)
 	if err != nil {
 		return nil, err
 	}
-	return data, errors.Join(
-		data.AddSection(".debug_line_str", s.lineStr),
-		data.AddSection(".debug_str_offsets", s.strOffsets),
-	)
+	delete(extra, ".debug_ranges")
+	for name, section := range extra {
+		if err := data.AddSection(name, section); err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
 }
 
 // lastComponent returns what follows the last "::" outside of template arguments.
@@ -288,15 +303,34 @@ func (c *converter) read(off dwarf.Offset, children bool) (*dwarf.Entry, []*dwar
 
 // target returns the type that e's DW_AT_type names; none is void.
 func (c *converter) target(e *dwarf.Entry) btf.Type {
-	off, ok := e.Val(dwarf.AttrType).(dwarf.Offset)
+	off, ok := c.typeOffset(e, dwarf.AttrType)
 	if !ok {
 		return &btf.Void{}
 	}
 	return c.at(off)
 }
 
+// typeOffset returns the entry that e's attribute refers to, by its place or
+// by the signature of its type unit.
+func (c *converter) typeOffset(e *dwarf.Entry, attr dwarf.Attr) (dwarf.Offset, bool) {
+	switch v := e.Val(attr).(type) {
+	case dwarf.Offset:
+		return v, true
+	case uint64:
+		if c.d.signatures == nil {
+			c.d.signatures = c.d.sections.signatures(c.d.order)
+		}
+		off, ok := c.d.signatures[v]
+		if !ok {
+			c.fail("type %#x is in a section .debug_types, which is not understood; use DWARF 5", v)
+		}
+		return off, ok
+	}
+	return 0, false
+}
+
 func (c *converter) pointee(e *dwarf.Entry) btf.Type {
-	off, ok := e.Val(dwarf.AttrType).(dwarf.Offset)
+	off, ok := c.typeOffset(e, dwarf.AttrType)
 	if !ok {
 		return &btf.Void{}
 	}
@@ -360,6 +394,11 @@ func (c *converter) at(off dwarf.Offset) btf.Type {
 		c.begun[off] = c.epoch
 	}
 	defer delete(c.begun, off)
+	if e.Val(dwarf.AttrSignature) != nil {
+		if full, ok := c.typeOffset(e, dwarf.AttrSignature); ok && full != off {
+			return c.at(full)
+		}
+	}
 	switch e.Tag {
 	case dwarf.TagBaseType:
 		t := baseType(e, name)
@@ -585,7 +624,7 @@ func (c *converter) enum(e *dwarf.Entry, name string, kids []*dwarf.Entry) btf.T
 
 // underlying returns the integer under an enumeration.
 func (c *converter) underlying(e *dwarf.Entry) (*btf.Int, bool) {
-	off, ok := e.Val(dwarf.AttrType).(dwarf.Offset)
+	off, ok := c.typeOffset(e, dwarf.AttrType)
 	for range 16 {
 		if !ok {
 			return nil, false
@@ -598,7 +637,7 @@ func (c *converter) underlying(e *dwarf.Entry) (*btf.Int, bool) {
 			t, isInt := baseType(base, "").(*btf.Int)
 			return t, isInt
 		}
-		off, ok = base.Val(dwarf.AttrType).(dwarf.Offset)
+		off, ok = c.typeOffset(base, dwarf.AttrType)
 	}
 	return nil, false
 }
@@ -730,19 +769,11 @@ const maxOverlap = 64
 
 func (d *DebugInfo) openLines() {
 	d.lines.err = guard(func() error {
-		sections := map[string][]byte{}
-		for _, name := range []string{"line", "ranges", "addr", "rnglists"} {
-			data, err := d.b.dwarfSection(name)
-			if err != nil {
-				return err
-			}
-			sections[name] = data
-		}
-		data, err := d.open(sections["line"], sections["ranges"])
+		line, err := d.b.dwarfSection("line")
 		if err != nil {
 			return err
 		}
-		err = errors.Join(data.AddSection(".debug_addr", sections["addr"]), data.AddSection(".debug_rnglists", sections["rnglists"]))
+		data, err := d.open(line)
 		if err != nil {
 			return err
 		}

@@ -193,15 +193,15 @@ const attrMIPSLinkage = 0x2007
 
 // unit is one unit of .debug_info.
 type unit struct {
-	c        cursor // over the unit; offsets count from the start of .debug_info
-	start    int    // of the header
-	version  uint64
-	addrSize uint64
-	offSize  uint64 // 4 or 8: 32-bit or 64-bit DWARF
-	strBase  uint64 // DW_AT_str_offsets_base
-	sections *dwarfSections
-	abbrevs  abbrevTable
-	isType   bool
+	c                  cursor // over the unit; offsets count from the start of .debug_info
+	start              int    // of the header
+	version            uint64
+	addrSize           uint64
+	offSize            uint64 // 4 or 8: 32-bit or 64-bit DWARF
+	strBase            uint64 // DW_AT_str_offsets_base
+	sections           *dwarfSections
+	abbrevOff          uint64
+	signature, typeOff uint64 // of a type unit
 }
 
 // value is an attribute's value as far as the scan needs it.
@@ -326,6 +326,25 @@ func isScope(t dwarf.Tag) bool {
 // function, until f returns false.
 func (s *dwarfSections) scan(order binary.ByteOrder, want func(dwarf.Tag) bool, f func(*die) bool) error {
 	tables := map[uint64]abbrevTable{}
+	return s.units(order, func(u *unit) (bool, error) { return u.scan(tables, want, f) })
+}
+
+// signatures returns the place of the type of each type unit.
+func (s *dwarfSections) signatures(order binary.ByteOrder) map[uint64]dwarf.Offset {
+	m := map[uint64]dwarf.Offset{}
+	// What is found before damage is good; what is missing is reported when it is used.
+	_ = s.units(order, func(u *unit) (bool, error) {
+		if u.typeOff != 0 {
+			m[u.signature] = dwarf.Offset(uint64(u.start) + u.typeOff)
+		}
+		return true, nil
+	})
+	return m
+}
+
+// units calls f with each unit of .debug_info, its header read, until f
+// returns false or an error.
+func (s *dwarfSections) units(order binary.ByteOrder, f func(*unit) (bool, error)) error {
 	for off := 0; off < len(s.info); {
 		u := &unit{start: off, offSize: 4, sections: s}
 		u.c = cursor{data: s.info, off: off, order: order}
@@ -338,50 +357,49 @@ func (s *dwarfSections) scan(order binary.ByteOrder, want func(dwarf.Tag) bool, 
 		}
 		off = u.c.off + int(length)
 		u.c.data = s.info[:off]
-		if length == 0 {
-			continue
+		if !u.header() {
+			continue // a unit that is not understood hides no other
 		}
-		more, err := u.scan(tables, want, f)
-		if err != nil || !more {
+		if more, err := f(u); err != nil || !more {
 			return err
 		}
 	}
 	return nil
 }
 
-const maxScopeDepth = 512
-
-func (u *unit) scan(tables map[uint64]abbrevTable, want func(dwarf.Tag) bool, f func(*die) bool) (more bool, err error) {
+// header reads the rest of the unit's header.
+func (u *unit) header() bool {
 	c := &u.c
 	u.version = c.uint(2)
-	var abbrevOff uint64
 	if u.version >= 5 {
 		kind := c.uint(1)
 		u.addrSize = c.uint(1)
-		abbrevOff = c.uint(u.offSize)
+		u.abbrevOff = c.uint(u.offSize)
 		switch kind {
 		case 2, 6: // DW_UT_type, DW_UT_split_type
-			c.take(8 + u.offSize)
-			u.isType = true
+			u.signature, u.typeOff = c.uint(8), c.uint(u.offSize)
 		case 4, 5: // DW_UT_skeleton, DW_UT_split_compile
 			c.take(8)
 		}
 	} else {
-		abbrevOff = c.uint(u.offSize)
+		u.abbrevOff = c.uint(u.offSize)
 		u.addrSize = c.uint(1)
 	}
-	if c.bad || u.version < 2 || u.version > 5 {
-		return true, nil // a unit that is not understood hides no other
-	}
-	t, ok := tables[abbrevOff]
+	u.strBase = 2 * u.offSize // behind the header of the first table, if the unit does not say
+	return !c.bad && u.version >= 2 && u.version <= 5
+}
+
+const maxScopeDepth = 512
+
+func (u *unit) scan(tables map[uint64]abbrevTable, want func(dwarf.Tag) bool, f func(*die) bool) (more bool, err error) {
+	c := &u.c
+	t, ok := tables[u.abbrevOff]
 	if !ok {
-		if t, err = parseAbbrevs(u.sections.abbrev, abbrevOff, c.order); err != nil {
+		if t, err = parseAbbrevs(u.sections.abbrev, u.abbrevOff, c.order); err != nil {
 			return false, err
 		}
-		tables[abbrevOff] = t
+		tables[u.abbrevOff] = t
 	}
-	u.abbrevs = t
-	u.strBase = 2 * u.offSize // the header of the first table, if the unit does not say
 
 	var scopes [][]byte // names of scopes around
 	var isNamed []bool  // for each open entry: whether it has put a name on scopes

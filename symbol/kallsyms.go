@@ -308,11 +308,7 @@ type moduleSpan struct {
 // ParseKallsyms reads text in the form of /proc/kallsyms. Hidden addresses
 // are no error here, since the names alone are useful: see [Kallsyms.Hidden].
 func ParseKallsyms(r io.Reader) (*Kallsyms, error) {
-	k := &Kallsyms{
-		text:   make([]byte, 0, 1<<20),
-		addrs:  make([]uint64, 0, 1<<15),
-		places: make([]uint32, 0, 1<<15),
-	}
+	k := &Kallsyms{}
 	module := ""
 	sorted, visible, tooLarge := true, false, false
 	err := ScanKallsyms(r, func(addr uint64, typ byte, name, mod []byte) bool {
@@ -325,8 +321,14 @@ func ParseKallsyms(r io.Reader) (*Kallsyms, error) {
 			module = string(mod)
 			k.modules = append(k.modules, moduleSpan{uint32(len(k.text)), module})
 		}
-		if n := len(k.addrs); n > 0 && addr < k.addrs[n-1] {
-			sorted = false
+		n := len(k.addrs)
+		sorted = sorted && (n == 0 || addr >= k.addrs[n-1])
+		if n == 1<<10 {
+			// A whole kernel, not a sample: room for all of a common one avoids
+			// copies, and costs no memory until it is written.
+			k.text = slices.Grow(k.text, 4<<20)
+			k.addrs = slices.Grow(k.addrs, 192<<10)
+			k.places = slices.Grow(k.places, 192<<10)
 		}
 		k.addrs = append(k.addrs, addr)
 		k.places = append(k.places, uint32(len(k.text)))
@@ -344,8 +346,6 @@ func ParseKallsyms(r io.Reader) (*Kallsyms, error) {
 	if !sorted {
 		sort.Stable(byAddr{k})
 	}
-	// append has left up to a quarter unused, which would stay for good.
-	k.text, k.addrs, k.places = slices.Clip(slices.Clone(k.text)), slices.Clip(slices.Clone(k.addrs)), slices.Clip(slices.Clone(k.places))
 	return k, nil
 }
 
