@@ -564,9 +564,8 @@ func useEverything(r io.ReaderAt) {
 }
 
 func FuzzBinary(f *testing.F) {
-	for _, src := range []string{"probes.c", "types.c"} {
-		f.Add(readOrNil(compile(f, "gcc", src, "-g", "-O1", "-nostdlib", "-c")))
-	}
+	f.Add(readOrNil(compile(f, "gcc", "probes.c", "-g", "-nostdlib", "-static", "-Wl,-e,main")))
+	f.Add(readOrNil(compile(f, "gcc", "types.c", "-gdwarf-4", "-O1", "-c")))
 	f.Fuzz(func(t *testing.T, data []byte) { useEverything(bytes.NewReader(data)) })
 }
 
