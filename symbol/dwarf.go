@@ -479,12 +479,14 @@ func (c *converter) at(off dwarf.Offset) btf.Type {
 	return c.fail("entry at %#x is no type but a %v", off, e.Tag)
 }
 
-// bytes is roughly how much memory d occupies once lines were asked for.
-func (d *DebugInfo) bytes() int {
-	s := &d.sections
-	n := len(s.info) + len(s.abbrev) + len(s.str) + len(s.lineStr) + len(s.strOffsets)
-	if line := d.b.section(".debug_line"); line != nil {
-		n += int(min(line.Size, maxSection))
+// debugBytes is how much memory the debug information of b occupies once
+// types and lines have been asked for.
+func debugBytes(b *Binary) uint64 {
+	n := uint64(0)
+	for _, s := range b.f.Sections {
+		if strings.HasPrefix(s.Name, ".debug_") || strings.HasPrefix(s.Name, ".zdebug_") {
+			n += min(s.Size, maxSection)
+		}
 	}
 	return n
 }

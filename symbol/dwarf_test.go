@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,7 +30,7 @@ var debugVariants = map[string][]string{
 func TestTypes(t *testing.T) {
 	for name, v := range debugVariants {
 		t.Run(name, func(t *testing.T) {
-			file := compile(t, v[0], v[1], v[2:]...)
+			file := compile(t, v[0], v[1], append(slices.Clone(v[2:]), "-fsigned-char")...)
 			d, err := open(t, file).DebugInfo()
 			if err != nil {
 				t.Fatal(err)
@@ -224,7 +225,7 @@ func TestCPlusPlusTypes(t *testing.T) {
 func TestLine(t *testing.T) {
 	for name, v := range debugVariants {
 		t.Run(name, func(t *testing.T) {
-			file := compile(t, v[0], v[1], v[2:]...)
+			file := compile(t, v[0], v[1], append(slices.Clone(v[2:]), "-fsigned-char")...)
 			b := open(t, file)
 			d, err := b.DebugInfo()
 			if err != nil {

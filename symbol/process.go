@@ -334,9 +334,12 @@ func (s *Symbolizer) names(img *image, path string) *tables {
 	}
 	if s.o.Lines && t.goFns == nil {
 		for _, f := range files {
+			if debugBytes(f) > uint64(s.o.MaxBytes) {
+				continue
+			}
 			if d, err := readDebugInfo(f); err == nil {
 				t.debug = d
-				t.bytes += d.bytes()
+				t.bytes += int(debugBytes(f))
 				if f == extra {
 					t.extra = extra
 				}
