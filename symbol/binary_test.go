@@ -315,6 +315,36 @@ func TestCPlusPlus(t *testing.T) {
 	}
 }
 
+// The quick test before demangling must not lose a name.
+func TestMangledWord(t *testing.T) {
+	lib, err := FindLibrary(os.DirFS("/"), "libstdc++", elf.EM_NONE)
+	if err != nil {
+		t.Skip(err)
+	}
+	table, err := open(t, lib).Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	filtered := 0
+	for s := range table.All() {
+		if !strings.HasPrefix(s.Name, "_Z") {
+			continue
+		}
+		for _, params := range []bool{false, true} {
+			p := NewPattern(Demangle(s.Name, params))
+			if p.word != nil {
+				filtered++
+			}
+			if !bytes.Contains([]byte(s.Name), p.word) {
+				t.Errorf("%s is lost: no %q in %s", p, p.word, s.Name)
+			}
+		}
+	}
+	if filtered < 500 {
+		t.Errorf("only %d patterns have a word", filtered)
+	}
+}
+
 func TestDemangle(t *testing.T) {
 	for _, c := range []struct{ in, short, full string }{
 		{"main", "main", "main"},

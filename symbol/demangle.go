@@ -2,6 +2,7 @@ package symbol
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/ianlancetaylor/demangle"
@@ -55,6 +56,36 @@ func MatchDemangled(p *Pattern, name string) bool {
 	}
 	full := Demangle(name, true)
 	return p.Match(full) || p.tight.Match(squeeze(full))
+}
+
+// abbreviated are the identifiers that the C++ ABI has short forms for.
+var abbreviated = []string{
+	"allocator", "basic_string", "string", "basic_istream", "basic_ostream", "basic_iostream",
+	"istream", "ostream", "iostream", "operator",
+}
+
+// mangledWord returns the longest scope of a pattern that must also occur in
+// the mangled form of what matches, since mangling keeps identifiers as they
+// are; nil when there is none for sure. Demangling costs microseconds a name, so
+// this makes a search of a large program fast.
+func mangledWord(pattern string) []byte {
+	path, _, _ := strings.Cut(pattern, "(")
+	if strings.ContainsAny(path, " <{[&") {
+		return nil
+	}
+	longest := ""
+	for _, word := range strings.Split(path, "::") {
+		plain := !strings.ContainsFunc(word, func(r rune) bool {
+			return r != '_' && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')
+		})
+		if plain && len(word) > max(3, len(longest)) && !slices.Contains(abbreviated, word) {
+			longest = word
+		}
+	}
+	if longest == "" {
+		return nil
+	}
+	return []byte(longest)
 }
 
 // squeeze removes spaces that do not separate two words.

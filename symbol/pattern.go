@@ -13,6 +13,7 @@ type Pattern struct {
 	parts []string // text split at '*'
 	key   []byte   // the longest part, which every matching name contains
 	tight *Pattern // the same without spaces that separate no words
+	word  []byte   // an identifier that stands literally in every mangled name of a match
 }
 
 // NewPattern compiles text.
@@ -25,6 +26,7 @@ func NewPattern(text string) *Pattern {
 		}
 	}
 	p.key = []byte(longest)
+	p.word = mangledWord(text)
 	p.tight = p
 	if tight := squeeze(text); tight != text {
 		p.tight = NewPattern(tight)

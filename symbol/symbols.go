@@ -122,9 +122,19 @@ func readSymbols(limit int, files ...*Binary) (*Symbols, error) {
 		}
 	}
 	slices.SortFunc(t.text, func(a, b span) int { return cmp.Compare(a.start, b.start) })
+	// Linkers write what is in .dynsym into .symtab too; when that has kept its
+	// size, reading both would only double the strings.
+	full := uint64(0)
 	for _, b := range files {
 		for _, s := range b.f.Sections {
-			if s.Type == elf.SHT_SYMTAB || s.Type == elf.SHT_DYNSYM {
+			if s.Type == elf.SHT_SYMTAB {
+				full = max(full, s.Size)
+			}
+		}
+	}
+	for _, b := range files {
+		for _, s := range b.f.Sections {
+			if s.Type == elf.SHT_SYMTAB || s.Type == elf.SHT_DYNSYM && s.Size > full {
 				damage = errors.Join(damage, t.add(b, s))
 			}
 		}
@@ -375,7 +385,7 @@ func (t *Symbols) Match(p *Pattern, demangle bool) []Symbol {
 	for _, e := range t.entries {
 		name := t.nameBytes(e)
 		if p.mayMatch(name) && p.Match(string(name)) ||
-			demangle && mayBeMangled(name) && MatchDemangled(p, string(name)) {
+			demangle && mayBeMangled(name) && bytes.Contains(name, p.word) && MatchDemangled(p, string(name)) {
 			found = append(found, t.symbol(e))
 		}
 	}
