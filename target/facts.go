@@ -100,7 +100,6 @@ type Facts struct {
 	Release  Release `json:"release"`
 	CPUs     int     `json:"cpus"`
 	PageSize int     `json:"page_size"`
-	HZ       int     `json:"hz"`
 }
 
 // A Source hands out the raw facts of a machine. [New] asks for each at most
@@ -109,6 +108,8 @@ type Facts struct {
 // those that mean "this cannot be read" wrap ErrUnknown.
 type Source interface {
 	Facts() (Facts, error)
+	// HZ is the kernel's tick rate, 0 when it is not known.
+	HZ() int
 	// BTF returns the raw BTF of a module, or of the kernel for "".
 	// The bytes stay valid and unchanged for the life of the process.
 	BTF(module string) ([]byte, error)
