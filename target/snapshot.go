@@ -39,7 +39,7 @@ const (
 	maxSnapshot   = 1 << 30
 	maxName       = 256
 	maxInflation  = 1100 // deflate's limit is 1032 to 1
-	snapshotLevel = flate.BestCompression
+	snapshotLevel = flate.DefaultCompression
 )
 
 const (

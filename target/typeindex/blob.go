@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -158,24 +157,16 @@ type record struct {
 	tail    []byte
 }
 
-// next decodes the record at off and returns where the next one starts.
-func (b *blob) next(off int, r *record) (int, error) {
-	if len(b.types)-off < typeLen {
-		return 0, errShort
-	}
+// at decodes the record at an offset that index has found.
+func (b *blob) at(off uint32) record {
 	p := b.types[off:]
 	info := b.u32(p[4:])
-	r.nameOff, r.size = b.u32(p), b.u32(p[8:])
-	r.kind, r.kflag, r.vlen = uint8(info>>24&0x1f), info>>31 != 0, int(info&0xffff)
-	if r.kind == 0 || r.kind > kindMax {
-		return 0, fmt.Errorf("it has a type of the unknown kind %d", r.kind)
+	r := record{
+		nameOff: b.u32(p), size: b.u32(p[8:]),
+		kind: uint8(info >> 24 & 0x1f), kflag: info>>31 != 0, vlen: int(info & 0xffff),
 	}
-	tail := int(fixedTail[r.kind]) + int(perMember[r.kind])*r.vlen
-	if len(p)-typeLen < tail {
-		return 0, errShort
-	}
-	r.tail = p[typeLen : typeLen+tail]
-	return off + typeLen + tail, nil
+	r.tail = p[typeLen : typeLen+int(fixedTail[r.kind])+int(perMember[r.kind])*r.vlen]
+	return r
 }
 
 // index finds where each type starts.
@@ -186,19 +177,27 @@ func (b *blob) index() error {
 	b.indexed = true
 	// Types take 24 bytes on average in kernels.
 	offsets := make([]uint32, 0, len(b.types)/22+1)
-	var r record
-	var tagged []record
-	for off := 0; off < len(b.types); {
-		end, err := b.next(off, &r)
-		if err != nil {
-			b.indexErr = err
-			return err
+	var tagged []uint32
+	for off, n := 0, len(b.types); off < n; {
+		if n-off < typeLen {
+			b.indexErr = errShort
+			return errShort
 		}
-		if r.kind == kindDeclTag {
-			tagged = append(tagged, r)
+		info := b.u32(b.types[off+4:])
+		kind := info >> 24 & 0x1f
+		if kind == 0 || kind > kindMax {
+			b.indexErr = fmt.Errorf("it has a type of the unknown kind %d", kind)
+			return b.indexErr
+		}
+		if kind == kindDeclTag {
+			tagged = append(tagged, uint32(off))
 		}
 		offsets = append(offsets, uint32(off))
-		off = end
+		off += typeLen + int(fixedTail[kind]) + int(perMember[kind])*int(info&0xffff)
+		if off > n {
+			b.indexErr = errShort
+			return errShort
+		}
 	}
 	if uint64(b.firstID)+uint64(len(offsets)) > math.MaxInt32 {
 		b.indexErr = errors.New("it has too many types")
@@ -206,14 +205,15 @@ func (b *blob) index() error {
 	}
 	b.offsets = offsets
 	b.tags = make(map[btf.TypeID][]declTag, len(tagged))
-	for _, r := range tagged {
-		value, err := b.str(r.nameOff)
+	for _, off := range tagged {
+		p := b.types[off : off+typeLen+4]
+		value, err := b.str(b.u32(p))
 		if err != nil {
 			b.indexErr = err
 			return err
 		}
-		id := btf.TypeID(r.size)
-		b.tags[id] = append(b.tags[id], declTag{int32(b.u32(r.tail)), value})
+		id := btf.TypeID(b.u32(p[8:]))
+		b.tags[id] = append(b.tags[id], declTag{int32(b.u32(p[typeLen:])), value})
 	}
 	b.complete = make(map[btf.TypeID]btf.Type)
 	b.behind = make(map[btf.TypeID]btf.Type)
@@ -226,9 +226,9 @@ func (b *blob) record(id btf.TypeID) (record, error) {
 	if i < 0 || i >= int64(len(b.offsets)) {
 		return record{}, fmt.Errorf("type ID %d: %w", id, ErrNotFound)
 	}
-	r := record{id: id}
-	_, err := b.next(int(b.offsets[i]), &r)
-	return r, err
+	r := b.at(b.offsets[i])
+	r.id = id
+	return r, nil
 }
 
 // bytesAt returns the zero-terminated string at off, without its end.
@@ -255,22 +255,15 @@ func (b *blob) str(off uint32) (string, error) {
 	return string(s), err
 }
 
-// stringOffsets returns every offset at which name stands, so that scans
-// compare numbers. Offsets may point into the middle of a longer string.
-func (b *blob) stringOffsets(name string) []uint32 {
-	var found []uint32
-	if b.base != nil {
-		found = b.base.stringOffsets(name)
+// named reports whether the string at off is name. It reads no more of it
+// than that takes.
+func (b *blob) named(off uint32, name string) bool {
+	for b.base != nil && off < b.firstStr {
+		b = b.base
 	}
-	key := append([]byte(name), 0)
-	for at := 0; ; {
-		i := bytes.Index(b.strings[at:], key)
-		if i < 0 {
-			return found
-		}
-		found = append(found, b.firstStr+uint32(at+i))
-		at += i + 1
-	}
+	at := uint64(off) - uint64(b.firstStr)
+	end := at + uint64(len(name))
+	return end < uint64(len(b.strings)) && b.strings[end] == 0 && string(b.strings[at:end]) == name
 }
 
 // find returns the first type of one of the kinds and that name, or 0.
@@ -281,19 +274,9 @@ func (b *blob) find(kinds Kind, name string) (btf.TypeID, error) {
 	if b.finds++; b.finds > hashAfter {
 		return b.findHashed(kinds, name), nil
 	}
-	wanted := b.stringOffsets(name)
-	if len(wanted) == 0 {
-		return 0, nil
-	}
-	slices.Sort(wanted)
-	lowest, highest := wanted[0], wanted[len(wanted)-1]
 	for i, off := range b.offsets {
 		p := b.types[off : off+typeLen]
-		nameOff := b.u32(p)
-		if nameOff < lowest || nameOff > highest || kinds>>(b.u32(p[4:])>>24&0x1f)&1 == 0 {
-			continue
-		}
-		if _, ok := slices.BinarySearch(wanted, nameOff); ok {
+		if kinds>>(b.u32(p[4:])>>24&0x1f)&1 != 0 && b.named(b.u32(p), name) {
 			return b.firstID + btf.TypeID(i), nil
 		}
 	}
@@ -362,23 +345,15 @@ func (b *blob) findEnumerator(name string) (btf.TypeID, uint64, error) {
 	if err := b.index(); err != nil || !validName(name) {
 		return 0, 0, err
 	}
-	wanted := b.stringOffsets(name)
-	if len(wanted) == 0 {
-		return 0, 0, nil
-	}
-	slices.Sort(wanted)
-	var r record
 	for i, off := range b.offsets {
 		kind := b.u32(b.types[off+4:]) >> 24 & 0x1f
 		if kind != kindEnum && kind != kindEnum64 {
 			continue
 		}
-		if _, err := b.next(int(off), &r); err != nil {
-			return 0, 0, err
-		}
+		r := b.at(off)
 		step := int(perMember[kind])
 		for p := r.tail; len(p) >= step; p = p[step:] {
-			if _, ok := slices.BinarySearch(wanted, b.u32(p)); ok {
+			if b.named(b.u32(p), name) {
 				return b.firstID + btf.TypeID(i), b.enumValue(&r, p), nil
 			}
 		}
@@ -398,15 +373,12 @@ func (b *blob) enumValue(r *record, p []byte) uint64 {
 }
 
 func (b *blob) enumerators(prefix string, yield func(string) bool) bool {
-	var r record
 	for _, off := range b.offsets {
 		kind := b.u32(b.types[off+4:]) >> 24 & 0x1f
 		if kind != kindEnum && kind != kindEnum64 {
 			continue
 		}
-		if _, err := b.next(int(off), &r); err != nil {
-			return true
-		}
+		r := b.at(off)
 		step := int(perMember[kind])
 		for p := r.tail; len(p) >= step; p = p[step:] {
 			s, err := b.bytesAt(b.u32(p))
