@@ -3,8 +3,6 @@ package hook
 import (
 	"iter"
 
-	"github.com/cilium/ebpf/btf"
-
 	"github.com/skep-bpf/skep/target"
 )
 
@@ -32,8 +30,10 @@ func Expand(t target.Target, p Point, o Options) ([]Point, error) { return expan
 // An Entry is one thing that List found.
 type Entry struct {
 	Point Point
-	// Struct is set instead of Point for patterns such as "struct task_*".
-	Struct btf.Type
+	// Type is set instead of Point for patterns such as "struct task_*": the
+	// keyword and the name; Def is its definition in C, when it was asked for.
+	Type string
+	Def  string
 	// Stable says that the kernel or the author of the program promises the
 	// hook: tracepoints, USDT probes, iterators, perf events.
 	Stable bool

@@ -71,6 +71,7 @@ const (
 	Seconds
 	Milliseconds
 	Microseconds
+	Nanoseconds
 )
 
 // Period is the time between two events at a rate in a unit, 0 for none.

@@ -1,6 +1,11 @@
 package target
 
-import "github.com/cilium/ebpf/btf"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+)
 
 // A Format is the format file of a tracepoint: where its fields lie in the
 // record that a program gets, and how the kernel would print them.
@@ -99,3 +104,19 @@ func (f Field) Decl() string { return declare(f) }
 // Dynamic. Named types are looked up in the target's BTF; without BTF, or
 // when a name is not there, an integer of the field's size and sign stands in.
 func FieldType(t Target, f Field) (btf.Type, error) { return fieldType(t, f) }
+
+// Text is the type of the field as C text without its name: "char[16]",
+// "__data_loc char[]".
+func (f Field) Text() string {
+	switch f.Kind {
+	case FieldDataLoc, FieldRelLoc:
+		f.Name = ""
+		return strings.TrimSuffix(declare(f), " ")
+	case FieldArray, FieldString:
+		if f.Len == 0 {
+			return f.CType + "[]"
+		}
+		return fmt.Sprintf("%s[%d]", f.CType, f.Len)
+	}
+	return f.CType
+}
