@@ -20,6 +20,7 @@ import (
 //	magic, then the number of sections as a uvarint, then of each section
 //	  length and bytes of its name, a status byte,
 //	  uvarints of its plain and its deflated length, CRC-32 of the plain bytes
+//	then the CRC-32 of all that so far
 //	then the deflated bytes of all sections in that order.
 //
 // A section whose status is not statusOK holds the error instead, in words.
@@ -190,7 +191,9 @@ func (s *saver) write(w io.Writer) error {
 		return s.err
 	}
 	head := binary.AppendUvarint([]byte(snapshotMagic), uint64(s.sections))
-	for _, part := range [][]byte{head, s.header.Bytes(), s.body.Bytes()} {
+	head = append(head, s.header.Bytes()...)
+	head = binary.LittleEndian.AppendUint32(head, crc32.ChecksumIEEE(head))
+	for _, part := range [][]byte{head, s.body.Bytes()} {
 		if _, err := w.Write(part); err != nil {
 			return err
 		}
@@ -201,7 +204,7 @@ func (s *saver) write(w io.Writer) error {
 // Load reads a snapshot that Save has written. Sections are inflated when they
 // are first needed.
 func Load(r io.Reader) (Target, error) {
-	s, err := readSnapshot(bufio.NewReader(r))
+	s, err := readSnapshot(&summed{r: bufio.NewReader(r)})
 	if err != nil {
 		return nil, fmt.Errorf("not a usable target snapshot: %w", err)
 	}
@@ -227,7 +230,25 @@ type section struct {
 
 var errTruncated = errors.New("the file ends early")
 
-func readSnapshot(r *bufio.Reader) (*snapshot, error) {
+// summed reads bytes and keeps their CRC-32.
+type summed struct {
+	r   *bufio.Reader
+	sum uint32
+}
+
+func (s *summed) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.sum = crc32.Update(s.sum, crc32.IEEETable, p[:n])
+	return n, err
+}
+
+func (s *summed) ReadByte() (byte, error) {
+	var b [1]byte
+	_, err := io.ReadFull(s, b[:])
+	return b[0], err
+}
+
+func readSnapshot(r *summed) (*snapshot, error) {
 	head := make([]byte, len(snapshotMagic))
 	if _, err := io.ReadFull(r, head); err != nil {
 		return nil, short(err)
@@ -266,6 +287,14 @@ func readSnapshot(r *bufio.Reader) (*snapshot, error) {
 			s.modules = append(s.modules, module)
 		}
 	}
+	want := r.sum
+	var sum [4]byte
+	if _, err := io.ReadFull(r, sum[:]); err != nil {
+		return nil, short(err)
+	}
+	if binary.LittleEndian.Uint32(sum[:]) != want {
+		return nil, errors.New("the file is damaged")
+	}
 	for i, sec := range order {
 		// A buffer grows with what is there, not with what is claimed.
 		var b bytes.Buffer
@@ -286,7 +315,7 @@ func readSnapshot(r *bufio.Reader) (*snapshot, error) {
 	return s, nil
 }
 
-func readSectionHeader(r *bufio.Reader) (*section, int64, error) {
+func readSectionHeader(r *summed) (*section, int64, error) {
 	nameLen, err := binary.ReadUvarint(r)
 	if err != nil {
 		return nil, 0, short(err)
