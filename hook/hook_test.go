@@ -282,10 +282,24 @@ func TestMatch(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"*", "", true}, {"*", "x", true}, {"", "", true}, {"", "x", false}, {"a*c", "abc", true}, {"a*c", "abcd", false},
-		{"*b*", "abc", true}, {"a?c", "abc", true}, {"a?c", "ac", false}, {"[a-c]x", "bx", true}, {"[a-c]x", "dx", false},
-		{"[!a-c]x", "dx", true}, {"[!a-c]x", "ax", false}, {"a[]b", "a[]b", true}, {"a[b", "a[b", true}, {"**a", "bba", true},
-		{"sys_enter_[or]*", "sys_enter_openat", true}, {"sys_enter_[or]*", "sys_enter_close", false},
+		{"*", "", true},
+		{"*", "x", true},
+		{"", "", true},
+		{"", "x", false},
+		{"a*c", "abc", true},
+		{"a*c", "abcd", false},
+		{"*b*", "abc", true},
+		{"a?c", "abc", true},
+		{"a?c", "ac", false},
+		{"[a-c]x", "bx", true},
+		{"[a-c]x", "dx", false},
+		{"[!a-c]x", "dx", true},
+		{"[!a-c]x", "ax", false},
+		{"a[]b", "a[]b", true},
+		{"a[b", "a[b", true},
+		{"**a", "bba", true},
+		{"sys_enter_[or]*", "sys_enter_openat", true},
+		{"sys_enter_[or]*", "sys_enter_close", false},
 		{strings.Repeat("a*", 40) + "b", strings.Repeat("a", 2000), false},
 	} {
 		if got := match(c.pattern, c.name); got != c.want {

@@ -88,8 +88,12 @@ type walker struct {
 // field is the one that a failed match is about: the last with a wildcard.
 func (w *walker) field() string {
 	for _, f := range []struct{ name, value string }{
-		{FieldEvent, w.p.Event}, {FieldFunc, w.p.Func}, {FieldPath, w.p.Path},
-		{FieldNamespace, w.p.Namespace}, {FieldSubsystem, w.p.Subsystem}, {FieldModule, w.p.Module},
+		{FieldEvent, w.p.Event},
+		{FieldFunc, w.p.Func},
+		{FieldPath, w.p.Path},
+		{FieldNamespace, w.p.Namespace},
+		{FieldSubsystem, w.p.Subsystem},
+		{FieldModule, w.p.Module},
 	} {
 		if isWild(f.value) {
 			return f.name

@@ -278,7 +278,7 @@ func ParseCType(types *typeindex.Types, text string) (btf.Type, error) {
 		return nil, fmt.Errorf("a C type of %d characters is too long", len(text))
 	}
 	unknown := func(why string) (btf.Type, error) {
-		return nil, fmt.Errorf("C type %q: %s", text, why)
+		return nil, fmt.Errorf("the C type %q cannot be read: %s", text, why)
 	}
 	words, stars, bounds, why := lexCType(text)
 	if why != "" {
