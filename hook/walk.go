@@ -14,7 +14,19 @@ import (
 )
 
 func expand(t target.Target, p Point, o Options) ([]Point, error) {
-	points, err := walk(t, p, o)
+	var points []Point
+	n, err := walk(t, p, o, func(q Point) {
+		if o.Max == 0 || len(points) < o.Max {
+			points = append(points, q)
+		}
+	})
+	if err == nil && o.Max > 0 && n > o.Max {
+		err = &Error{
+			Field: wildField(p), Code: "too-many-probes",
+			Message: fmt.Sprintf("%s matches %d hooks, more than the limit of %d", p, n, o.Max),
+			Hint:    "raise max_probes, or match less",
+		}
+	}
 	if err != nil {
 		if o.Missing && errors.Is(err, target.ErrNotFound) {
 			if p.HasWildcard() {
@@ -38,9 +50,9 @@ func expand(t target.Target, p Point, o Options) ([]Point, error) {
 	return points, nil
 }
 
-// walk returns the points that p stands for.
-func walk(t target.Target, p Point, o Options) ([]Point, error) {
-	w := walker{t: t, p: p, max: o.Max}
+// walk hands the points that p stands for to sink, and counts them.
+func walk(t target.Target, p Point, o Options, sink func(Point)) (int, error) {
+	w := walker{t: t, p: p, sink: sink}
 	var err error
 	switch p.Kind {
 	case Tracepoint:
@@ -56,44 +68,36 @@ func walk(t target.Target, p Point, o Options) ([]Point, error) {
 	case Iter:
 		err = w.iterators()
 	default:
-		return []Point{p}, nil
+		w.add(p)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil && w.n == 0 {
+		err = &Error{Field: wildField(p), Code: "no-match", Message: fmt.Sprintf("%s matches nothing on %s", p, t.Name()), Err: target.ErrNotFound}
 	}
-	if len(w.out) == 0 {
-		what := "nothing"
-		if p.Text == "" {
-			what = "nothing on " + t.Name()
-		}
-		return nil, &Error{Field: w.field(), Code: "no-match", Message: fmt.Sprintf("%s matches %s", p, what), Err: target.ErrNotFound}
-	}
-	if o.Max > 0 && len(w.out) > o.Max {
-		return nil, &Error{
-			Field: w.field(), Code: "too-many-probes",
-			Message: fmt.Sprintf("%s matches %d hooks, more than the limit of %d", p, len(w.out), o.Max),
-			Hint:    "raise max_probes, or match less",
-		}
-	}
-	return w.out, nil
+	return w.n, err
 }
 
 type walker struct {
-	t   target.Target
-	p   Point
-	max int
-	out []Point
+	t    target.Target
+	p    Point
+	n    int
+	sink func(Point)
 }
 
-// field is the one that a failed match is about: the last with a wildcard.
-func (w *walker) field() string {
+func (w *walker) add(p Point) {
+	w.n++
+	w.sink(p)
+}
+
+// wildField is the field that a failed match is about: the last one with a
+// wildcard.
+func wildField(p Point) string {
 	for _, f := range []struct{ name, value string }{
-		{FieldEvent, w.p.Event},
-		{FieldFunc, w.p.Func},
-		{FieldPath, w.p.Path},
-		{FieldNamespace, w.p.Namespace},
-		{FieldSubsystem, w.p.Subsystem},
-		{FieldModule, w.p.Module},
+		{FieldEvent, p.Event},
+		{FieldFunc, p.Func},
+		{FieldPath, p.Path},
+		{FieldNamespace, p.Namespace},
+		{FieldSubsystem, p.Subsystem},
+		{FieldModule, p.Module},
 	} {
 		if isWild(f.value) {
 			return f.name
@@ -105,8 +109,6 @@ func (w *walker) field() string {
 func notFound(field, format string, args ...any) *Error {
 	return &Error{Field: field, Code: "unknown-probe", Message: fmt.Sprintf(format, args...), Err: target.ErrNotFound}
 }
-
-func (w *walker) add(p Point) { w.out = append(w.out, p) }
 
 func (w *walker) tracepoints() error {
 	p := w.p
@@ -209,7 +211,7 @@ func (w *walker) rawTracepoints() error {
 			w.add(q)
 		}
 	}
-	if w.out != nil || p.HasWildcard() {
+	if w.n > 0 || p.HasWildcard() {
 		return nil
 	}
 	e := notFound(FieldEvent, "there is no raw tracepoint %q on %s", p.Event, w.t.Name())
@@ -481,7 +483,7 @@ func (w *walker) iterators() error {
 			w.add(q)
 		}
 	}
-	if w.out == nil && !isWild(p.Event) {
+	if w.n == 0 && !isWild(p.Event) {
 		e := notFound(FieldEvent, "%s has no iterator %q", w.t.Name(), p.Event)
 		e.Nearest = source.Nearest(p.Event, slices.Values(names))
 		return e
@@ -508,30 +510,29 @@ func list(t target.Target, pattern string, details bool, o Options) iter.Seq2[En
 			return
 		}
 		var failed error
-		any := false
+		any, stopped := false, false
 		for _, p := range points {
-			found, err := walk(t, p, Options{PID: o.PID})
-			if err != nil {
-				if !optional {
-					_, err = expand(t, p, Options{PID: o.PID})
-					yield(Entry{}, err)
+			_, err := walk(t, p, Options{PID: o.PID}, func(q Point) {
+				if stopped {
 					return
 				}
-				if !errors.Is(err, target.ErrNotFound) {
-					failed = err
-				}
-				continue
-			}
-			for _, q := range found {
 				any = true
 				q.Text = ""
 				e := Entry{Point: q, Stable: q.Kind.Stable()}
 				if details {
 					e.Args, e.Return = arguments(t, q)
 				}
-				if !yield(e, nil) {
-					return
-				}
+				stopped = !yield(e, nil)
+			})
+			switch {
+			case stopped:
+				return
+			case err != nil && !optional:
+				_, err = expand(t, p, Options{PID: o.PID})
+				yield(Entry{}, err)
+				return
+			case err != nil && !errors.Is(err, target.ErrNotFound):
+				failed = err
 			}
 		}
 		switch {

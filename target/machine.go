@@ -265,28 +265,37 @@ func (m *machine) loadFunctions() ([]Function, error) {
 	if typesErr != nil {
 		return nil, errors.Join(err, typesErr)
 	}
-	symbols, symbolsErr := m.symbols()
-	if symbolsErr != nil {
-		var all []Function
-		for e := range types.Names(typeindex.KindFunc, "") {
-			all = append(all, Function{e.Name, e.Module})
-		}
-		return sortFunctions(all), nil
-	}
-	code := make(map[Function]struct{})
-	for s := range symbolLines(symbols) {
-		if s.Type == 't' || s.Type == 'T' || s.Type == 'w' || s.Type == 'W' {
-			code[Function{s.Name, s.Module}] = struct{}{}
-		}
-	}
 	var all []Function
 	for e := range types.Names(typeindex.KindFunc, "") {
-		f := Function{e.Name, e.Module}
-		if _, ok := code[f]; ok {
-			all = append(all, f)
+		all = append(all, Function{e.Name, e.Module})
+	}
+	all = sortFunctions(all)
+	symbols, symbolsErr := m.symbols()
+	if symbolsErr != nil {
+		return all, nil
+	}
+	first := make(map[string]int32, len(all))
+	for i := len(all) - 1; i >= 0; i-- {
+		first[all[i].Name] = int32(i)
+	}
+	code := make([]bool, len(all))
+	for line := range bytes.Lines(symbols) {
+		s, name, module := splitSymbol(bytes.TrimSuffix(line, []byte("\n")))
+		if s.Type != 't' && s.Type != 'T' && s.Type != 'w' && s.Type != 'W' {
+			continue
+		}
+		i, ok := first[string(name)]
+		for ; ok && int(i) < len(all) && all[i].Name == string(name); i++ {
+			code[i] = code[i] || all[i].Module == string(module)
 		}
 	}
-	return sortFunctions(all), nil
+	kept := all[:0]
+	for i, f := range all {
+		if code[i] {
+			kept = append(kept, f)
+		}
+	}
+	return kept, nil
 }
 
 func parseFunctions(text string) []Function {
@@ -392,13 +401,16 @@ func (m *machine) Symbol(name string) ([]Symbol, error) {
 
 // parseSymbol reads "ffffffff81000000 T name" with "\t[module]" after it.
 func parseSymbol(line []byte) (Symbol, bool) {
+	s, name, module := splitSymbol(line)
+	s.Name, s.Module = string(name), string(module)
+	return s, s.Type != 0 && s.Name != ""
+}
+
+// splitSymbol is parseSymbol without copies; the type of a bad line is 0.
+func splitSymbol(line []byte) (s Symbol, name, module []byte) {
 	addr, rest, ok := bytes.Cut(line, []byte(" "))
-	if !ok || len(rest) < 3 || rest[1] != ' ' {
-		return Symbol{}, false
-	}
-	s := Symbol{Type: rest[0]}
-	if len(addr) > 16 {
-		return Symbol{}, false
+	if !ok || len(rest) < 3 || rest[1] != ' ' || len(addr) > 16 {
+		return Symbol{}, nil, nil
 	}
 	for _, c := range addr {
 		switch {
@@ -407,13 +419,13 @@ func parseSymbol(line []byte) (Symbol, bool) {
 		case c >= 'a' && c <= 'f':
 			s.Addr = s.Addr<<4 | uint64(c-'a'+10)
 		default:
-			return Symbol{}, false
+			return Symbol{}, nil, nil
 		}
 	}
-	name, module, _ := bytes.Cut(rest[2:], []byte("\t"))
+	s.Type = rest[0]
+	name, module, _ = bytes.Cut(rest[2:], []byte("\t"))
 	module, _, _ = bytes.Cut(bytes.TrimPrefix(module, []byte("[")), []byte("]"))
-	s.Name, s.Module = string(name), string(module)
-	return s, s.Name != ""
+	return s, name, module
 }
 
 func symbolLines(text []byte) iter.Seq[Symbol] {
