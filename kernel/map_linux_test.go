@@ -21,6 +21,8 @@ func appendHex(b []byte, p *uint64) []byte {
 	return strconv.AppendUint(b, uint64(uintptr(unsafe.Pointer(p))), 16)
 }
 
+func appendDecimal(b []byte, n uint64) []byte { return strconv.AppendUint(b, n, 10) }
+
 const mapSize = 3000
 
 // mapObject is an object with one map "m" of u64 to u64, or u32 for arrays.
