@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/abi"
-	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/object"
 )
@@ -71,7 +70,7 @@ func send(n int) error {
 }
 
 func TestNet(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		for _, tt := range []struct {
 			section, target string
@@ -167,7 +166,7 @@ func cgroupDir(t *testing.T) string {
 }
 
 func TestCgroup(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		dir := cgroupDir(t)
 		for _, tt := range []struct {
@@ -238,7 +237,7 @@ func helperBusy() error {
 // A program of a map of sockets is attached where links for it exist and where
 // they do not, and let go.
 func TestSockMap(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		c := newCounter().program("prog", "sk_msg", false, 1)
 		c.o.Maps = []*object.Map{{Name: "socks", Type: uint32(abi.MapSockmap), KeySize: 4, ValueSize: 4, MaxEntries: 4}}

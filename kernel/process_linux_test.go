@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/hook"
-	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/internal/testenv"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/symbol"
@@ -45,7 +44,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if buildDir != "" {
+		os.RemoveAll(buildDir)
+	}
+	os.Exit(code)
 }
 
 // startHelper prepares a process that runs a helper. Objects go in by standard
@@ -167,7 +170,7 @@ func probeEvents(t *testing.T) string {
 // TestKilled kills a process that has attached to everything, the hard way, and
 // sees that nothing of it is left in the kernel.
 func TestKilled(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		exe, err := os.Executable()
 		if err != nil {
@@ -258,7 +261,7 @@ func unprivileged(cmd *exec.Cmd, caps ...uintptr) {
 }
 
 func TestPrivileges(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		exe, err := os.Executable()
 		if err != nil {
