@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/hook"
+	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/internal/testenv"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/symbol"
@@ -33,7 +34,6 @@ var helpers = map[string]func() error{
 	"attach": helperAttach,
 	"load":   helperLoad,
 	"called": helperCalled,
-	"busy":   helperBusy,
 }
 
 func TestMain(m *testing.M) {
@@ -261,7 +261,8 @@ func unprivileged(cmd *exec.Cmd, caps ...uintptr) {
 }
 
 func TestPrivileges(t *testing.T) {
-	matrix(t, func(t *testing.T) {
+	// The oldest kernel has the strictest rules.
+	body := func(t *testing.T) {
 		needKernel(t)
 		exe, err := os.Executable()
 		if err != nil {
@@ -305,7 +306,12 @@ func TestPrivileges(t *testing.T) {
 				}
 			})
 		}
+	}
+	t.Run("live", func(t *testing.T) {
+		testenv.OnMatrix(t)
+		body(t)
 	})
+	t.Run("guest", func(t *testing.T) { guest.Test(t, guest.Kernel61, guestConfig(t), body) })
 }
 
 // readableCopy makes a copy of a file that every user can execute: test
