@@ -70,8 +70,9 @@ func (k *fdLink) Close() error {
 }
 
 // maxSideBySide is how many attachments are made or ended at a time. The kernel
-// waits for readers of each perf event that it gives up.
-const maxSideBySide = 128
+// waits for readers of each perf event that it gives up, mostly one after the
+// other: more at a time gain nothing.
+const maxSideBySide = 32
 
 func closeLinks(links []*fdLink) error {
 	errs := make([]error, len(links))

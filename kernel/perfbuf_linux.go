@@ -32,9 +32,10 @@ type perfRing struct {
 	fd   int
 	mem  []byte
 	data []byte
-	tail uint64 // after the record that was returned last
-	head uint64 // up to where there are records, when last looked
-	copy []byte // of a record that goes round the end
+	tail uint64        // after the record that was returned last
+	head uint64        // up to where there are records, when last looked
+	copy []byte        // of a record that goes round the end
+	read atomic.Uint64 // tail for other goroutines, exact at the end of what is there
 }
 
 func openPerfRing(attr *unix.PerfEventAttr, cpu int) (*perfRing, error) {
@@ -71,9 +72,12 @@ func (r *perfRing) next() []byte {
 	n := uint64(binary.NativeEndian.Uint16(r.data[at+6:]))
 	if n < 8 || n > r.head-r.tail {
 		r.tail = r.head // cannot be: the kernel wrote it
+		r.read.Store(r.tail)
 		return nil
 	}
-	r.tail += n
+	if r.tail += n; r.tail == r.head {
+		r.read.Store(r.tail)
+	}
 	if at+n <= size {
 		return r.data[at : at+n : at+n]
 	}
@@ -83,8 +87,7 @@ func (r *perfRing) next() []byte {
 
 func (r *perfRing) pending() int {
 	head := atomic.LoadUint64((*uint64)(unsafe.Pointer(&r.mem[perfDataHead])))
-	tail := atomic.LoadUint64((*uint64)(unsafe.Pointer(&r.mem[perfDataTail])))
-	return int(head - tail)
+	return int(head - r.read.Load())
 }
 
 // A perfReader reads the rings of all CPUs, as records of one map of perf

@@ -101,6 +101,9 @@ func testRecords(t *testing.T, section string, typ abi.MapType, size uint32) {
 			}
 			next++
 		}
+		if r.Pending() != 0 {
+			t.Fatalf("%d bytes are pending after all was read", r.Pending())
+		}
 	}
 	if lost := number(t, l, "lost"); lost != 0 {
 		t.Errorf("%d were lost", lost)

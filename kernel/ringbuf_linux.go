@@ -48,7 +48,7 @@ type ringReader struct {
 	since     int    // records read since the last wait
 	sinceByte uint64
 
-	reading atomic.Uint64 // pos for other goroutines
+	reading atomic.Uint64 // pos for other goroutines, exact at the end of what is there
 	file    *os.File
 	conn    syscall.RawConn
 	nap     *time.Timer
@@ -154,7 +154,9 @@ func (r *ringReader) next() []byte {
 		if n&ringDiscard != 0 {
 			continue
 		}
-		r.since++
+		if r.since++; r.pos >= r.limit || r.since%64 == 0 {
+			r.reading.Store(r.pos)
+		}
 		r.sinceByte += uint64(size)
 		return unsafe.Slice((*byte)(unsafe.Add(at, ringHeader)), size)
 	}
@@ -169,7 +171,6 @@ func (r *ringReader) Read() ([]byte, error) {
 	default:
 	}
 	// The record that was returned before is done with now.
-	r.reading.Store(r.pos)
 	if r.pos-r.told >= r.size/4 {
 		r.tell()
 	}
