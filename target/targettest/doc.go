@@ -1,6 +1,5 @@
-// Package targettest holds made-up machines for tests of the rooms that look
-// at a target.
+// Package targettest is a small made-up machine for tests: a target whose
+// facts stand in Go, so that tests run everywhere and see the same kernel.
 //
-// It is for tests only and must not import anything but target. Start reading
-// at the functions that return a target.Target.
+// It must not be imported by anything but tests. Start reading at [Kernel].
 package targettest
