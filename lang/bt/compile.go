@@ -88,6 +88,7 @@ func (l *lowerer) script() {
 	for _, m := range l.res.Maps {
 		l.declareMap(m)
 	}
+	l.probeFacts()
 	only := true
 	for _, inst := range l.res.Instances {
 		l.program(inst)

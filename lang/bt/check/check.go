@@ -40,6 +40,7 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 	}
 	c.config(p.Config())
 	c.mapDecls(p.MapDecls())
+	defer c.closeBinaries()
 	for _, probe := range p.Probes() {
 		c.probe(probe)
 	}
@@ -63,6 +64,10 @@ type checker struct {
 	diags   source.List
 	structs map[string]btf.Type // of the script itself
 	maps    map[string]*Map
+
+	points   int  // attach points so far
+	tooMany  bool // which was said
+	binaries map[string]*userBinary
 
 	// State of the instance being checked.
 	inst    *Instance

@@ -1,56 +1,35 @@
 package check
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/target"
+	"github.com/skep-bpf/skep/target/typeindex"
 )
 
-// context finds what a body may use at an attach point.
-func (c *checker) context(pt Point, args bool) Context {
+// context finds what a body may use at an attach point, as far as it does.
+func (c *checker) context(pt Point, u use) Context {
 	ctx := Context{Kind: pt.Kind}
 	ctx.Syscall = pt.Kind == hook.Tracepoint && pt.Subsystem == "syscalls"
-	if !args {
+	if u.ctx {
+		ctx.Ctx = c.ctxType(pt)
+	}
+	if pt.Kind == hook.USDT && u.numbered {
+		ctx.USDT, ctx.ArgsErr = c.usdt(pt.Point)
+	}
+	if !u.args && !(u.retval && pt.Kind == hook.Fexit) {
 		return ctx
 	}
 	switch pt.Kind {
 	case hook.Tracepoint:
-		f, err := c.target.Format(pt.Subsystem, pt.Event)
-		if err != nil {
-			ctx.ArgsErr = err
-			return ctx
-		}
-		ctx.Format = f
-		space := KernelSpace
-		if ctx.Syscall {
-			space = UserSpace
-		}
-		ctx.Args = &Type{Kind: Args, Size: f.Size(), Space: CtxSpace}
-		for _, field := range f.Fields {
-			if ctx.Syscall && field.Common {
-				continue
-			}
-			ft, err := target.FieldType(c.target, field)
-			if err != nil {
-				ctx.ArgsErr = err
-				continue
-			}
-			typ := fromBTF(ft, space, false)
-			if field.IsString() {
-				typ = stringType(c.res.Config.MaxStrlen)
-				if field.Kind == target.FieldString {
-					typ = stringType(field.Len)
-				}
-			} else if typ.Kind == Struct || typ.Kind == Array {
-				own := *typ
-				own.Space = CtxSpace
-				typ = &own
-			}
-			ctx.Args.Fields = append(ctx.Args.Fields, Field{
-				Name: field.Name, Type: typ, Offset: field.Offset,
-				Arg: &Arg{Field: &field, Type: ft, Index: (field.Offset - 16) / 8},
-			})
+		ctx.Format, ctx.ArgsErr = c.target.Format(pt.Subsystem, pt.Event)
+		if ctx.ArgsErr == nil {
+			ctx.Args, ctx.ArgsErr = c.recordArgs(ctx.Format, ctx.Syscall)
 		}
 	case hook.RawTracepoint:
 		rt, err := c.target.RawTracepoint(pt.Event)
@@ -58,47 +37,212 @@ func (c *checker) context(pt Point, args bool) Context {
 			ctx.ArgsErr = err
 			return ctx
 		}
-		ctx.Args = paramArgs(rt.Args, BTFSpace)
+		ctx.Typed = c.target.Feature(target.FeatureTypedRawTP).Have
+		for _, p := range rt.Args {
+			// Some kernels let nothing be read of an argument whose type
+			// they do not follow; a plain raw tracepoint reads all.
+			ctx.Typed = ctx.Typed && typedPointer(p.Type) != unknownPointer
+		}
+		space := KernelSpace
+		if ctx.Typed && !nullableTracepoints[pt.Event] {
+			space = BTFSpace
+		}
+		ctx.Args = paramArgs(rt.Args, space, 8)
 	case hook.Kprobe, hook.Fentry, hook.Fexit:
-		fn, err := c.function(pt)
+		proto, err := c.function(pt)
 		if err != nil {
 			ctx.ArgsErr = err
 			return ctx
 		}
-		space := KernelSpace
-		if pt.Kind != hook.Kprobe {
-			space = BTFSpace
-		}
-		proto, ok := fn.Type.(*btf.FuncProto)
-		if !ok {
+		if pt.Kind == hook.Kprobe {
+			ctx.Args = paramArgs(proto.Params, KernelSpace, 0)
 			return ctx
 		}
-		ctx.Args = paramArgs(proto.Params, space)
+		ctx.Args = paramArgs(proto.Params, BTFSpace, 8)
 		if pt.Kind == hook.Fexit {
 			if _, void := btf.UnderlyingType(proto.Return).(*btf.Void); !void {
 				ctx.Retval = fromBTF(proto.Return, KernelSpace, false)
-				ctx.Args.Fields = append(ctx.Args.Fields, Field{
-					Name: "$retval", Type: ctx.Retval, Arg: &Arg{Index: len(proto.Params), Exit: true},
-				})
+				ctx.Exit = ctx.Args.Size / 8
 			}
 		}
+	case hook.Uprobe:
+		ctx.Args, ctx.ArgsErr = c.userArgs(pt.Point)
 	}
 	return ctx
 }
 
-func (c *checker) function(pt Point) (*btf.Func, error) {
+// recordArgs are the fields of a tracepoint's record.
+func (c *checker) recordArgs(f *target.Format, syscall bool) (*Type, error) {
+	space := KernelSpace
+	if syscall {
+		space = UserSpace
+	}
+	args := &Type{Kind: Args, Size: f.Size(), Space: CtxSpace}
+	for _, field := range f.Fields {
+		if syscall && field.Common {
+			continue
+		}
+		ft, err := target.FieldType(c.target, field)
+		if err != nil {
+			return nil, err
+		}
+		typ := fromBTF(ft, space, false)
+		dynamic := field.Kind == target.FieldDataLoc || field.Kind == target.FieldRelLoc
+		switch {
+		case syscall:
+		case field.Kind == target.FieldString:
+			typ = &Type{Kind: String, Size: field.Len, Space: KernelSpace}
+		case field.IsString():
+			typ = &Type{Kind: String, Size: c.res.Config.MaxStrlen, Space: KernelSpace}
+		case dynamic && typ.Kind == Array && typ.Len == 0:
+			// Of any length: only its beginning is known.
+			typ = &Type{Kind: Pointer, Size: 8, Elem: typ.Elem, Space: KernelSpace}
+		case typ.Kind == Struct || typ.Kind == Array:
+			own := *typ
+			own.Space = KernelSpace
+			typ = &own
+		}
+		args.Fields = append(args.Fields, Field{
+			Name: field.Name, Type: typ, Offset: field.Offset,
+			Arg: &Arg{Field: &field, Type: ft, Index: (field.Offset - 16) / 8},
+		})
+	}
+	return args, nil
+}
+
+// function is the signature of a kernel function or a loaded BPF program.
+func (c *checker) function(pt Point) (*btf.FuncProto, error) {
+	if pt.BPF {
+		return nil, errors.New("the arguments of BPF programs are not known before they are loaded")
+	}
+	if pt.Offset != 0 {
+		return nil, errors.New("arguments are where the function begins, this is in the middle of it")
+	}
+	if pt.HasAddress {
+		return nil, errors.New("an address has no signature")
+	}
 	types, err := c.target.Types()
 	if err != nil {
 		return nil, err
 	}
-	return types.Func(pt.Func)
+	var fn btf.Type
+	if pt.Module != "" && pt.Module != "vmlinux" {
+		fn, err = types.FindIn(pt.Module, typeindex.KindFunc, pt.Func)
+	} else {
+		fn, err = types.Func(pt.Func)
+	}
+	if err != nil {
+		return nil, err
+	}
+	proto, ok := btf.UnderlyingType(fn.(*btf.Func).Type).(*btf.FuncProto)
+	if !ok {
+		return nil, fmt.Errorf("the signature of %s is not known", pt.Func)
+	}
+	return proto, nil
 }
 
-func paramArgs(params []btf.FuncParam, space Space) *Type {
-	t := &Type{Kind: Args, Space: CtxSpace, Size: 8 * len(params)}
-	for i, p := range params {
-		typ := fromBTF(p.Type, space, false)
-		t.Fields = append(t.Fields, Field{Name: p.Name, Type: typ, Offset: 8 * i, Arg: &Arg{Index: i, Type: p.Type}})
+// pointee says what the kernel lets a typed program do with an argument.
+type pointee uint8
+
+const (
+	scalarPointer  pointee = iota // a number to it: integers, pointers to integers and void
+	objectPointer                 // a struct that may be read directly
+	unknownPointer                // cannot be loaded at all before Linux 6.15
+)
+
+func typedPointer(t btf.Type) pointee {
+	p, ok := btf.UnderlyingType(t).(*btf.Pointer)
+	if !ok {
+		return scalarPointer
+	}
+	switch btf.UnderlyingType(p.Target).(type) {
+	case *btf.Void, *btf.Int:
+		return scalarPointer
+	case *btf.Struct, *btf.Union, *btf.Fwd:
+		return objectPointer
+	}
+	return unknownPointer
+}
+
+// paramArgs are the parameters of a function. slot is the size of the slots
+// that the context has for them, 0 where they are in registers: a struct
+// by value takes several.
+func paramArgs(params []btf.FuncParam, space Space, slot int) *Type {
+	t := &Type{Kind: Args, Space: CtxSpace}
+	index := 0
+	for _, p := range params {
+		s := space
+		if s == BTFSpace && typedPointer(p.Type) != objectPointer {
+			s = KernelSpace
+		}
+		typ := fromBTF(p.Type, s, false)
+		t.Fields = append(t.Fields, Field{Name: p.Name, Type: typ, Offset: 8 * index, Arg: &Arg{Index: index, Type: p.Type}})
+		n := 1
+		if size, err := btf.Sizeof(p.Type); err == nil && size > 8 && slot > 0 {
+			n = (size + 7) / 8
+		}
+		index += n
+	}
+	t.Size = 8 * index
+	return t
+}
+
+// ctxType is the type of the builtin ctx.
+func (c *checker) ctxType(pt Point) *Type {
+	types, err := c.target.Types()
+	if err != nil {
+		return nil
+	}
+	name := ""
+	switch pt.Kind {
+	case hook.Iter:
+		s, err := types.Struct("bpf_iter__" + pt.Event)
+		if err != nil {
+			return nil
+		}
+		return iterArgs(s)
+	case hook.Kprobe, hook.Kretprobe, hook.Uprobe, hook.Uretprobe, hook.USDT:
+		if arch, ok := abi.ParseArch(c.target.Arch()); ok && arch.Registers() != nil {
+			name = arch.Registers().ContextType
+		}
+	case hook.Profile, hook.Software, hook.Hardware, hook.Watchpoint, hook.AsyncWatchpoint:
+		name = "bpf_perf_event_data"
+	case hook.Tracepoint:
+		name = "trace_event_raw_" + pt.Event
+	}
+	if name == "" {
+		return nil
+	}
+	s, err := types.Struct(name)
+	if err != nil {
+		return nil
+	}
+	return &Type{Kind: Pointer, Size: 8, Space: CtxSpace, Elem: &Type{Kind: Struct, BTF: s, Size: int(s.Size), Space: CtxSpace}}
+}
+
+// iterArgs are the members of an iterator's context: what they point to may be
+// read directly once it is known not to be null.
+func iterArgs(s *btf.Struct) *Type {
+	t := &Type{Kind: Args, Space: CtxSpace, Size: int(s.Size)}
+	for _, m := range s.Members {
+		typ := m.Type
+		// Pointers stand in anonymous unions of 8 bytes (__bpf_md_ptr).
+		if u, ok := btf.UnderlyingType(typ).(*btf.Union); ok && m.Name == "" && len(u.Members) > 0 {
+			m.Name, typ = u.Members[0].Name, u.Members[0].Type
+		}
+		space := KernelSpace
+		if typedPointer(typ) == objectPointer {
+			space = BTFSpace
+		}
+		offset := int(m.Offset / 8)
+		t.Fields = append(t.Fields, Field{
+			Name: m.Name, Type: fromBTF(typ, space, false), Offset: offset, Arg: &Arg{Index: offset / 8, Type: typ},
+		})
 	}
 	return t
 }
+
+// nullableTracepoints are raw tracepoints with arguments that may be null
+// (raw_tp_null_args in kernel/bpf/btf.c): newer kernels refuse to read them
+// unless they were compared with null, so they are read by helper instead.
+var nullableTracepoints = map[string]bool{}
