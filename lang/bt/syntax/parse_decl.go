@@ -64,7 +64,7 @@ func (p *parser) program() {
 			if c := p.cDecl(true); c != nil {
 				d = c
 				if !p.bad {
-					p.program1(c)
+					p.recordC(c)
 				}
 			}
 			if p.bad {
@@ -117,8 +117,8 @@ func (p *parser) program() {
 	p.tok()
 }
 
-// program1 records a C declaration and the names it makes known as types.
-func (p *parser) program1(c *CDecl) {
+// recordC records a C declaration and the names it makes known as types.
+func (p *parser) recordC(c *CDecl) {
 	p.state.program.CDecls = append(p.state.program.CDecls, c)
 	if c.Storage == Typedef {
 		for _, d := range c.Declarators {
