@@ -447,7 +447,14 @@ func (p *parser) probe() Decl {
 			p.errorf(p.here(), "syntax", "expected a block { ... } after the attach point, but the file ends here")
 		} else {
 			p.missing(`a block "{" after the attach point`)
-			p.recoverDecl(start)
+			for p.at(tSemi) {
+				// A block's statements, whose opening brace was not seen.
+				p.advance()
+				p.recoverProbe(start)
+			}
+			if !p.startsProbe() {
+				p.recoverDecl(start)
+			}
 		}
 		return nil
 	}
@@ -618,6 +625,9 @@ scan:
 			flush()
 			lex.pos = i
 			lex.scan()
+			if lex.open {
+				lex.open, p.bad = false, true // reported; the block may be in it
+			}
 			value, bad := unquote(text[i:lex.pos])
 			if bad != nil {
 				p.complain(lex.span(i+bad.start, i+bad.end), "bad-escape", "%s", bad.msg)
