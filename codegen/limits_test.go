@@ -59,7 +59,7 @@ func TestLimits(t *testing.T) {
 		name, want string
 		m          *ir.Module
 	}{
-		{"stack", `p.bt:1:1: error: function "main" needs 592 bytes of stack, but the kernel gives 512`, pressure(75)},
+		{"stack", `p.bt:1:1: error: function "main" needs 568 bytes of stack, but the kernel gives 512`, pressure(75)},
 		{"calls", `error: function "fi" calls 8 functions deep, but the kernel allows 7`, deep},
 		{"parameters", `error: function "six" has 6 parameters, but a BPF function takes at most 5`, wide},
 		{"scratch", `error: function "main" needs 40000 bytes of memory for its variables, but a per-CPU map element holds 32768`, huge},
