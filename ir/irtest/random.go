@@ -255,9 +255,7 @@ func (g *gen) fn(name string, linkage ir.Linkage, o Options) {
 		}
 		a := g.b.Alloca(16, t, "slot")
 		g.slots = append(g.slots, a)
-		if g.chance(80) {
-			g.b.MemZero(a, 16)
-		}
+		g.b.MemZero(a, 16)
 	}
 	for g.left > 0 {
 		g.stmts(3)
