@@ -209,7 +209,7 @@ func (c *coreTypes) newIndex(t btf.Type, index int) int {
 
 // record makes the CO-RE record for instruction n.
 func (c *coreTypes) record(n int, u *coreUse) object.CORE {
-	rec := object.CORE{Insn: n, Kind: uint32(u.kind)}
+	rec := object.CORE{Insn: n, Kind: object.COREKind(u.kind)}
 	t := btf.UnderlyingType(u.typ)
 	switch {
 	case isFieldKind(u.kind):

@@ -23,8 +23,8 @@ type Manifest struct {
 	Events []Event `json:"events,omitempty"`
 	// RingBuffer is the map that carries Events; empty when there are none.
 	RingBuffer string `json:"ring_buffer,omitempty"`
-	// Counters is the per-CPU array whose elements count what went wrong, one
-	// u64 for each Loss below; empty when nothing can go wrong.
+	// Counters is the variable that counts what went wrong, one u64 for each
+	// Loss below; empty when nothing can go wrong.
 	Counters string `json:"counters,omitempty"`
 	Losses   []Loss `json:"losses,omitempty"`
 	// Stacks is the hash of stack identifier (u64) to frames (u64 each, zero
@@ -36,6 +36,10 @@ type Manifest struct {
 	// PID restricts what is attached to one process where a hook can do so
 	// (uprobe, usdt, perf events); 0 is all. Programs filter the rest.
 	UsesPID bool `json:"uses_pid,omitempty"`
+
+	// Strings are what values refer to by index: formats of times, filters of
+	// cgroup paths.
+	Strings []string `json:"strings,omitempty"`
 
 	Facts    []Fact            `json:"facts,omitempty"`
 	Settings map[string]string `json:"settings,omitempty"`
@@ -195,8 +199,10 @@ const (
 
 // A MapShow describes a map of the object to people.
 type MapShow struct {
-	Name string `json:"name"` // as written, "@reads"; "@" for the nameless one
-	Map  string `json:"map"`  // in the object
+	Name string `json:"name"`          // as written, "@reads"; "@" for the nameless one
+	Map  string `json:"map,omitempty"` // in the object, where it is a map
+	// Var is the variable that holds it, where it is a scalar that is not per CPU.
+	Var string `json:"var,omitempty"`
 	// Keys are the parts of the key; none for a scalar, which is then the
 	// one element of an array.
 	Keys    []Field `json:"keys,omitempty"`
@@ -316,3 +322,20 @@ type Fact struct {
 // numbers, then values 0 to 2^k-1 each in one of their own, then 2^k for each
 // power of two up to 2^63.
 func HistBuckets(k int) int { return 1 + 1<<k + (64-k)<<k }
+
+// The kinds that this version knows.
+var programKinds = []ProgramKind{
+	KindAttach, KindBegin, KindEnd, KindInterval, KindSignal, KindTest, KindBench,
+}
+
+var eventKinds = []EventKind{
+	EventPrintf, EventErrorf, EventWarnf, EventPrint, EventPrintMap, EventPrintElem, EventClear, EventZero, EventTime, EventCat, EventJoin, EventSystem, EventExit, EventHelperError, EventRuntimeError, EventAssert, EventSkbOutput, EventUnwatch, EventWatch,
+}
+
+var lossKinds = []LossKind{
+	LossEvent, LossMapFull, LossMapUpdate, LossString, LossFault, LossStack, LossScratch, LossLoop,
+}
+
+var factKinds = []FactKind{
+	FactFormat, FactArgs, FactSyscall, FactMatch, FactLayout, FactFile, FactParam, FactFeature, FactArch, FactExists,
+}

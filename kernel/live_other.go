@@ -1,0 +1,16 @@
+//go:build !linux
+
+package kernel
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/skep-bpf/skep/target"
+)
+
+// Target returns what is known of the machine that this process runs on.
+// It needs Linux.
+func Target() (target.Target, error) {
+	return nil, fmt.Errorf("there is no BPF on %s; name a saved target, or run on Linux: %w", runtime.GOOS, target.ErrUnknown)
+}

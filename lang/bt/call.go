@@ -1,0 +1,292 @@
+package bt
+
+import (
+	"github.com/skep-bpf/skep/ir"
+	"github.com/skep-bpf/skep/lang/bt/check"
+	"github.com/skep-bpf/skep/lang/bt/syntax"
+	"github.com/skep-bpf/skep/object"
+)
+
+// call lowers a call whose result, if any, is a scalar.
+func (g *gen) call(e *syntax.Call) *ir.Value {
+	defer g.at(e.Loc)()
+	switch f := g.info.Calls[e]; f.Name {
+	case "printf", "errorf", "warnf":
+		g.format(e, map[string]object.EventKind{
+			"printf": object.EventPrintf, "errorf": object.EventErrorf, "warnf": object.EventWarnf,
+		}[f.Name])
+	case "print":
+		g.print(e)
+	case "clear":
+		g.event(object.Event{Kind: object.EventClear, Map: g.mapName(e)}, nil)
+	case "zero":
+		g.event(object.Event{Kind: object.EventZero, Map: g.mapName(e)}, nil)
+	case "exit":
+		var args []arg
+		if len(e.Args) == 1 {
+			args = append(args, g.scalarArg("code", e.Args[0]))
+		}
+		g.event(object.Event{Kind: object.EventExit}, args)
+		g.b.Jump(g.leave)
+		// What follows is never run, but has to be lowered somewhere.
+		g.b.At(g.block("after.exit"))
+	case "time":
+		format := "%H:%M:%S\n"
+		if len(e.Args) == 1 {
+			format = g.info.Consts[e.Args[0]].Str
+		}
+		g.event(object.Event{Kind: object.EventTime, Format: format}, nil)
+	case "delete":
+		return g.delete(e)
+	case "has_key":
+		x, keys := check.MapKeys(e)
+		m := g.maps[g.info.Maps[x]]
+		p := g.lookup(m, g.key(m, keys))
+		return g.b.Resize(g.b.Compare(ir.OpNe, p, g.b.Null(p.Type)), ir.I64, false)
+	case "nsecs":
+		return g.nsecs(e)
+	case "ksym", "kptr", "uptr":
+		return g.int(g.value(e.Args[0]))
+	default:
+		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", f.Name)
+	}
+	return g.const64(0)
+}
+
+func (g *gen) mapName(e *syntax.Call) string {
+	return g.info.Maps[e.Args[0].(*syntax.Map)].Name
+}
+
+func (g *gen) nsecs(e *syntax.Call) *ir.Value {
+	mode := "boot"
+	if len(e.Args) == 1 {
+		mode = g.typeOf(e.Args[0]).Mode
+	}
+	switch mode {
+	case "monotonic":
+		return g.helper(hKtimeNS)
+	case "tai":
+		return g.helper(hKtimeTAINS)
+	}
+	return g.helper(hKtimeBootNS)
+}
+
+// callInto lowers a call whose result lies in memory.
+func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
+	switch f := g.info.Calls[e]; f.Name {
+	case "str":
+		g.strInto(dst, e, t)
+	case "kstack", "ustack":
+		g.stackInto(dst, g.typeOf(e))
+	case "usym":
+		g.usymInto(dst, g.value(e.Args[0]))
+	case "strftime":
+		g.b.Store(dst, g.int(g.value(e.Args[1])))
+		g.b.Store(g.b.Offset(dst, 8), g.const64(0))
+	default:
+		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", f.Name)
+	}
+}
+
+// strInto reads a string through a pointer into the t.Size bytes at dst.
+func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
+	x := e.Args[0]
+	xt := g.typeOf(x)
+	size := min(g.typeOf(e).Size, t.Size)
+	if !xt.IsScalar() {
+		p := g.place(x)
+		g.stringInto(dst, p.ptr, min(size, xt.Size), t.Size)
+		return
+	}
+	addr := g.value(x)
+	n := g.const64(int64(size))
+	if len(e.Args) == 2 {
+		if _, ok := g.info.Consts[e.Args[1]]; !ok {
+			n = g.clamp(g.b.Binary(ir.OpAdd, g.int(g.value(e.Args[1])), g.const64(1)), int64(size))
+		}
+	}
+	g.b.MemZero(dst, t.Size)
+	read := func(space check.Space) {
+		h := hReadKernelStr
+		if space == check.UserSpace {
+			h = hReadUserStr
+		}
+		r := g.helper(h, dst, n, g.pointer(g.int(addr), space))
+		g.ifThen(g.b.Compare(ir.OpSLt, r, g.const64(0)), func() { g.lose(object.LossFault, "str") })
+	}
+	space := xt.Space
+	if xt.Kind != check.Pointer {
+		space = check.AnySpace
+	}
+	switch space {
+	case check.UserSpace, check.KernelSpace:
+		read(space)
+	case check.AnySpace:
+		// Kernel addresses have their highest bit set on all architectures.
+		kernel, user, done := g.block("str.kernel"), g.block("str.user"), g.block("str.done")
+		g.b.If(g.b.Compare(ir.OpSLt, g.int(addr), g.const64(0)), kernel, user)
+		g.b.At(kernel)
+		read(check.KernelSpace)
+		g.b.Jump(done)
+		g.b.At(user)
+		read(check.UserSpace)
+		g.b.Jump(done)
+		g.b.At(done)
+	default:
+		read(check.KernelSpace)
+	}
+}
+
+// clamp is n between 0 and limit, in a way that the verifier follows.
+func (g *gen) clamp(n *ir.Value, limit int64) *ir.Value {
+	inside, out, done := g.block("clamp.in"), g.block("clamp.out"), g.block("clamped")
+	result := done.NewParam(ir.I64, "n")
+	g.b.If(g.b.Compare(ir.OpULe, n, g.const64(limit)), inside, out)
+	g.b.At(inside)
+	g.b.Jump(done, n)
+	g.b.At(out)
+	g.b.Jump(done, g.const64(limit))
+	g.b.At(done)
+	return result
+}
+
+func (g *gen) delete(e *syntax.Call) *ir.Value {
+	x, keys := check.MapKeys(e)
+	m := g.maps[g.info.Maps[x]]
+	if m.vari != nil {
+		p := g.b.Global(m.vari)
+		g.b.MemZero(p, (m.size+7)/8*8+8)
+		return g.const64(1)
+	}
+	if m.Key == nil {
+		p := g.key(m, nil)
+		g.found(m, p, func(elem *ir.Value) { g.b.MemZero(elem, m.size) }, nil)
+		return g.const64(1)
+	}
+	r := g.helper(hMapDelete, g.b.Map(m.ir), g.key(m, keys))
+	return g.b.Resize(g.b.Compare(ir.OpEq, g.b.Resize(r, ir.I32, false), g.b.Const(ir.I32, 0)), ir.I64, false)
+}
+
+// An arg is a part of a record: where it goes is decided by event.
+type arg struct {
+	name  string
+	t     *check.Type
+	write func(dst *ir.Value)
+}
+
+// scalarArg computes a number now and writes it later.
+func (g *gen) scalarArg(name string, e syntax.Expr) arg {
+	t := g.typeOf(e)
+	v := g.int(g.value(e))
+	return arg{name, t, func(dst *ir.Value) { g.b.Store(dst, g.b.Resize(v, memType(t), false)) }}
+}
+
+// valueArg computes scalars now; what lies in memory is written straight into
+// the record.
+func (g *gen) valueArg(name string, e syntax.Expr) arg {
+	t := g.typeOf(e)
+	if t.IsScalar() {
+		return g.scalarArg(name, e)
+	}
+	return arg{name, t, func(dst *ir.Value) { g.into(dst, e, t) }}
+}
+
+// event reserves a record of the ring buffer, fills it in and submits it.
+func (g *gen) event(ev object.Event, args []arg) {
+	offset := 8
+	for _, a := range args {
+		align := a.t.Align()
+		offset = (offset + align - 1) / align * align
+		ev.Args = append(ev.Args, object.Field{Name: a.name, Offset: offset, Type: showType(a.t)})
+		offset += a.t.Size
+	}
+	ev.Size = (offset + 7) / 8 * 8
+	pos := g.b.Pos.Pos()
+	ev.Line, ev.Col = pos.Line, pos.Column
+	id := len(g.man.Events)
+	g.man.Events = append(g.man.Events, ev)
+
+	record := g.helper(hRingbufReserve, g.b.Map(g.ringBuffer()), g.const64(int64(ev.Size)), g.const64(0))
+	record.Type.Size = uint32(ev.Size)
+	yes, no, done := g.block("record"), g.block("record.lost"), g.block("submitted")
+	g.b.If(g.b.Compare(ir.OpNe, record, g.b.Null(record.Type)), yes, no)
+	g.b.Block.Likely = ir.Then
+	g.b.At(no)
+	g.lose(object.LossEvent, string(ev.Kind))
+	g.b.Jump(done)
+	g.b.At(yes)
+	p := g.b.NonNull(record)
+	g.b.Store(p, g.b.Const(ir.I64, g.eventWord(id)))
+	for i, a := range args {
+		a.write(g.b.Offset(p, int64(ev.Args[i].Offset)))
+	}
+	g.helper(hRingbufSubmit, p, g.const64(0))
+	g.jump(done)
+	g.b.At(done)
+}
+
+// eventWord is the index of an event as the first 8 bytes of a record, of
+// which the index takes the first 4.
+func (g *gen) eventWord(id int) int64 {
+	if g.target.ByteOrder().String() == "BigEndian" {
+		return int64(id) << 32
+	}
+	return int64(id)
+}
+
+func (l *lowerer) ringBuffer() *ir.Map {
+	if l.ring == nil {
+		l.ring = &ir.Map{Name: "skep_events", Type: mapRingbuf, MaxEntries: uint32(l.ringSize())}
+		l.mod.Maps = append(l.mod.Maps, l.ring)
+		l.man.RingBuffer = l.ring.Name
+	}
+	return l.ring
+}
+
+// ringSize is the size of the ring buffer in bytes: perf_rb_pages for each
+// CPU, rounded up to a power of two.
+func (l *lowerer) ringSize() int {
+	want := l.res.Config.PerfRingPages * l.target.PageSize() * l.target.CPUs()
+	size := l.target.PageSize()
+	for size < want && size < 1<<30 {
+		size *= 2
+	}
+	return size
+}
+
+func (g *gen) format(e *syntax.Call, kind object.EventKind) {
+	var args []arg
+	for _, a := range e.Args[1:] {
+		args = append(args, g.valueArg("", a))
+	}
+	g.event(object.Event{Kind: kind, Format: g.info.Consts[e.Args[0]].Str}, args)
+}
+
+func (g *gen) print(e *syntax.Call) {
+	switch x := e.Args[0].(type) {
+	case *syntax.Map:
+		m := g.maps[g.info.Maps[x]]
+		var args []arg
+		for i, name := range []string{"top", "div"} {
+			if i+1 < len(e.Args) {
+				args = append(args, g.scalarArg(name, e.Args[i+1]))
+			}
+		}
+		g.event(object.Event{Kind: object.EventPrintMap, Map: m.Name}, args)
+	case *syntax.MapIndex:
+		m := g.maps[g.info.Maps[x.Map]]
+		args := []arg{{"key", m.Key, func(dst *ir.Value) {
+			if len(x.Keys) == 1 {
+				g.into(dst, x.Keys[0], m.Key)
+				return
+			}
+			g.fieldsInto(dst, m.Key, x.Keys)
+		}}}
+		if m.Value.Kind != check.Agg {
+			args = append(args, arg{"value", m.Value, func(dst *ir.Value) { g.into(dst, x, m.Value) }})
+		}
+		g.event(object.Event{Kind: object.EventPrintElem, Map: m.Name}, args)
+	default:
+		g.event(object.Event{Kind: object.EventPrint}, []arg{g.valueArg("", x)})
+	}
+}

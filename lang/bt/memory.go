@@ -1,0 +1,451 @@
+package bt
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"github.com/skep-bpf/skep/ir"
+	"github.com/skep-bpf/skep/lang/bt/check"
+	"github.com/skep-bpf/skep/lang/bt/syntax"
+	"github.com/skep-bpf/skep/object"
+)
+
+func itoa64(n int64) string { return strconv.FormatInt(n, 10) }
+
+// memory returns the address of the value of an expression that does not fit
+// a register, in memory that the program can read directly.
+func (g *gen) memory(e syntax.Expr) *ir.Value {
+	defer g.at(e.Span())()
+	t := g.typeOf(e)
+	switch e := e.(type) {
+	case *syntax.Var:
+		return g.variable(g.info.Vars[e])
+	case *syntax.Map, *syntax.MapIndex:
+		return g.readMapMemory(e)
+	case *syntax.Field, *syntax.Index, *syntax.TupleField, *syntax.Unary, *syntax.Cast:
+		if p := g.place(e); p.ptr != nil && g.direct(p.ptr) && t.Kind != check.String {
+			return p.ptr
+		}
+	}
+	tmp := g.b.Alloca(t.Size, nil, "tmp")
+	g.into(tmp, e, t)
+	return tmp
+}
+
+// direct reports whether memory at p may be handed to helpers and read as it is.
+func (g *gen) direct(p *ir.Value) bool {
+	switch p.Type.Space {
+	case ir.SpaceStack, ir.SpaceMapValue, ir.SpaceMem:
+		return true
+	}
+	return false
+}
+
+// into writes the value of an expression as type t at dst: all t.Size bytes,
+// so that equal values are equal as keys.
+func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
+	defer g.at(e.Span())()
+	et := g.typeOf(e)
+	if t.IsScalar() {
+		g.scalarInto(dst, g.value(e), t)
+		return
+	}
+	if k, ok := g.info.Consts[e]; ok && k.IsString {
+		g.bytesInto(dst, []byte(k.Str), t.Size)
+		return
+	}
+	switch t.Kind {
+	case check.Tuple, check.Record:
+		switch e := e.(type) {
+		case *syntax.Tuple:
+			g.fieldsInto(dst, t, e.Elems)
+			return
+		case *syntax.Record:
+			elems := make([]syntax.Expr, len(e.Fields))
+			for i, f := range e.Fields {
+				elems[i] = f.Value
+			}
+			g.fieldsInto(dst, t, elems)
+			return
+		}
+	}
+	switch e := e.(type) {
+	case *syntax.Ident:
+		g.identInto(dst, e, t)
+		return
+	case *syntax.Call:
+		g.callInto(dst, e, t)
+		return
+	case *syntax.Ternary:
+		then, els, done := g.block("then"), g.block("else"), g.block("chosen")
+		g.branch(e.Cond, then, els)
+		g.b.At(then)
+		if e.Then != nil {
+			g.into(dst, e.Then, t)
+		}
+		g.jump(done)
+		g.b.At(els)
+		g.into(dst, e.Else, t)
+		g.jump(done)
+		g.b.At(done)
+		return
+	case *syntax.Var:
+		g.copyInto(dst, g.variable(g.info.Vars[e]), et, t)
+		return
+	case *syntax.Map, *syntax.MapIndex:
+		g.copyInto(dst, g.readMapMemory(e), et, t)
+		return
+	case *syntax.Field, *syntax.Index, *syntax.TupleField, *syntax.Unary, *syntax.Cast:
+		if f, ok := e.(*syntax.Field); ok && g.stringArg(dst, f, t) {
+			return
+		}
+		p := g.place(e)
+		if p.value != nil {
+			g.scalarInto(dst, p.value, t)
+			return
+		}
+		g.copyInto(dst, p.ptr, et, t)
+		return
+	case *syntax.Comptime:
+		g.into(dst, e.X, t)
+		return
+	}
+	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
+}
+
+// scalarInto writes a scalar as type t.
+func (g *gen) scalarInto(dst, v *ir.Value, t *check.Type) {
+	g.b.Store(dst, g.b.Resize(g.int(v), memType(t), false))
+}
+
+// fieldsInto writes the parts of a tuple, and zeros between them.
+func (g *gen) fieldsInto(dst *ir.Value, t *check.Type, elems []syntax.Expr) {
+	end := 0
+	for i, f := range t.Fields {
+		if f.Offset > end {
+			g.b.MemZero(g.b.Offset(dst, int64(end)), f.Offset-end)
+		}
+		g.into(g.b.Offset(dst, int64(f.Offset)), elems[i], f.Type)
+		end = f.Offset + f.Type.Size
+	}
+	if t.Size > end {
+		g.b.MemZero(g.b.Offset(dst, int64(end)), t.Size-end)
+	}
+}
+
+// copyInto copies a value of type from at src to dst as type to.
+func (g *gen) copyInto(dst, src *ir.Value, from, to *check.Type) {
+	if to.Kind == check.String {
+		g.stringInto(dst, src, min(from.Size, to.Size), to.Size)
+		return
+	}
+	n := min(from.Size, to.Size)
+	g.b.MemCopy(dst, g.readable(src), n)
+	if to.Size > n {
+		g.b.MemZero(g.b.Offset(dst, int64(n)), to.Size-n)
+	}
+}
+
+// readable is p as memory that bulk copies can read: kernel objects that the
+// verifier knows are only open to loads of their members.
+func (g *gen) readable(p *ir.Value) *ir.Value {
+	if p.Type.Space == ir.SpaceBTF {
+		return g.b.PtrCast(p, ir.PtrTo(ir.SpaceKernel))
+	}
+	return p
+}
+
+// stringInto copies a string of at most n bytes at src to the size bytes at
+// dst, which end in zeros.
+func (g *gen) stringInto(dst, src *ir.Value, n, size int) {
+	src = g.readable(src)
+	switch src.Type.Space {
+	case ir.SpaceKernel:
+		g.b.MemZero(dst, size)
+		g.helper(hReadKernelStr, dst, g.const64(int64(n)), src)
+	case ir.SpaceUser:
+		g.b.MemZero(dst, size)
+		g.helper(hReadUserStr, dst, g.const64(int64(n)), src)
+	default:
+		g.b.MemCopy(dst, src, n)
+		if size > n {
+			g.b.MemZero(g.b.Offset(dst, int64(n)), size-n)
+		}
+	}
+}
+
+// bytesInto writes constant bytes, and zeros up to size.
+func (g *gen) bytesInto(dst *ir.Value, data []byte, size int) {
+	buf := make([]byte, size)
+	copy(buf, data)
+	if len(data) >= size && size > 0 {
+		buf[size-1] = 0
+	}
+	order := g.target.ByteOrder()
+	for i := 0; i < len(buf); {
+		rest := buf[i:]
+		zeros := 0
+		for zeros < len(rest) && rest[zeros] == 0 {
+			zeros++
+		}
+		if zeros > 8 {
+			g.b.MemZero(g.b.Offset(dst, int64(i)), zeros)
+			i += zeros
+			continue
+		}
+		p := g.b.Offset(dst, int64(i))
+		switch {
+		case len(rest) >= 8:
+			g.b.Store(p, g.b.Const(ir.I64, int64(order.Uint64(rest))))
+			i += 8
+		case len(rest) >= 4:
+			g.b.Store(p, g.b.Const(ir.I32, int64(order.Uint32(rest))))
+			i += 4
+		case len(rest) >= 2:
+			g.b.Store(p, g.b.Const(ir.I16, int64(order.Uint16(rest))))
+			i += 2
+		default:
+			g.b.Store(p, g.b.Const(ir.I8, int64(rest[0])))
+			i++
+		}
+	}
+}
+
+func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
+	switch e.Name {
+	case "comm":
+		g.helper(hComm, dst, g.const64(16))
+		if t.Size > 16 {
+			g.b.MemZero(g.b.Offset(dst, 16), t.Size-16)
+		}
+	case "kstack", "ustack":
+		g.stackInto(dst, g.typeOf(e))
+	case "func":
+		g.usymInto(dst, g.helper(hFuncIP, g.ctx))
+	default:
+		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", e.Name)
+	}
+}
+
+// stringArg copies a text field of a tracepoint's record to dst.
+func (g *gen) stringArg(dst *ir.Value, e *syntax.Field, t *check.Type) bool {
+	s := g.info.Fields[e]
+	if s.Arg == nil || s.Arg.Field == nil || !s.Arg.Field.IsString() || g.syscall != "" {
+		return false
+	}
+	p := g.argPlace(e, s)
+	src := p.ptr
+	if s.Arg.Field.Len == 0 {
+		// A __data_loc word: the low half is the offset of the text.
+		word := g.b.Resize(g.b.Load(ir.I32, p.ptr), ir.I64, false)
+		offset := g.b.Binary(ir.OpAnd, word, g.const64(0xffff))
+		addr := g.b.Binary(ir.OpAdd, g.b.PtrToInt(g.ctx), offset)
+		src = g.b.IntToPtr(addr, ir.PtrTo(ir.SpaceKernel))
+	} else {
+		src = g.b.IntToPtr(g.b.PtrToInt(src), ir.PtrTo(ir.SpaceKernel))
+	}
+	g.stringInto(dst, src, min(t.Size, max(s.Type.Size, 1)), t.Size)
+	return true
+}
+
+// compareMemory is the truth value of == or != on values in memory.
+func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
+	x, y := e.X, e.Y
+	xt, yt := g.typeOf(x), g.typeOf(y)
+	if k, ok := g.info.Consts[x]; ok && k.IsString {
+		x, y, xt, yt = y, x, yt, xt
+	}
+	n := min(xt.Size, yt.Size)
+	if k, ok := g.info.Consts[y]; ok && k.IsString {
+		// A literal is compared with its terminating zero, as far as the
+		// other side can hold it.
+		want := append([]byte(k.Str), 0)
+		if len(want) > xt.Size {
+			want = want[:xt.Size]
+			if len(k.Str) > xt.Size {
+				return g.b.Const(ir.I1, truth(e.Op == syntax.OpNe))
+			}
+		}
+		return g.equalBytes(g.memory(x), want, e.Op == syntax.OpEq)
+	}
+	px, py := g.memory(x), g.memory(y)
+	if xt.Kind == check.String {
+		return g.equalStrings(px, py, n, e.Op == syntax.OpEq)
+	}
+	return g.equalWords(px, py, n, e.Op == syntax.OpEq)
+}
+
+func truth(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// words calls f for pieces of n bytes that loads can read.
+func words(n int, f func(offset, size int)) {
+	for i := 0; i < n; {
+		size := 8
+		for size > n-i {
+			size /= 2
+		}
+		f(i, size)
+		i += size
+	}
+}
+
+// equalBytes compares memory with constant bytes.
+func (g *gen) equalBytes(p *ir.Value, want []byte, equal bool) *ir.Value {
+	order := g.target.ByteOrder()
+	var conds []func() *ir.Value
+	words(len(want), func(offset, size int) {
+		conds = append(conds, func() *ir.Value {
+			t := ir.IntType(8 * size)
+			return g.b.Compare(ir.OpEq, g.b.Load(t, g.b.Offset(p, int64(offset))), g.b.Const(t, constant(order, want[offset:offset+size])))
+		})
+	})
+	return g.all(conds, equal)
+}
+
+func constant(order binary.ByteOrder, b []byte) int64 {
+	switch len(b) {
+	case 8:
+		return int64(order.Uint64(b))
+	case 4:
+		return int64(order.Uint32(b))
+	case 2:
+		return int64(order.Uint16(b))
+	}
+	return int64(b[0])
+}
+
+func (g *gen) equalWords(x, y *ir.Value, n int, equal bool) *ir.Value {
+	var conds []func() *ir.Value
+	words(n, func(offset, size int) {
+		conds = append(conds, func() *ir.Value {
+			t := ir.IntType(8 * size)
+			return g.b.Compare(ir.OpEq, g.b.Load(t, g.b.Offset(x, int64(offset))), g.b.Load(t, g.b.Offset(y, int64(offset))))
+		})
+	})
+	return g.all(conds, equal)
+}
+
+// all is whether all conditions hold (or not, when equal is false). Later
+// ones are not computed once one fails.
+func (g *gen) all(conds []func() *ir.Value, equal bool) *ir.Value {
+	no, done := g.block("differ"), g.block("compared")
+	result := done.NewParam(ir.I1, "")
+	for _, cond := range conds {
+		next := g.block("same")
+		g.b.If(cond(), next, no)
+		g.b.At(next)
+	}
+	g.b.Jump(done, g.b.Const(ir.I1, truth(equal)))
+	g.b.At(no)
+	g.b.Jump(done, g.b.Const(ir.I1, truth(!equal)))
+	g.b.At(done)
+	return result
+}
+
+// equalStrings compares two strings of at most n bytes up to their end.
+func (g *gen) equalStrings(x, y *ir.Value, n int, equal bool) *ir.Value {
+	head, body, more, no, yes, done := g.block("str"), g.block("str.byte"), g.block("str.next"), g.block("differ"), g.block("same"), g.block("compared")
+	i := head.NewParam(ir.I64, "i")
+	result := done.NewParam(ir.I1, "")
+	g.b.Jump(head, g.const64(0))
+	g.b.At(head)
+	g.b.If(g.b.Compare(ir.OpULt, i, g.const64(int64(n))), body, yes)
+	g.b.At(body)
+	a := g.b.Load(ir.I8, g.b.PtrAdd(x, i))
+	b := g.b.Load(ir.I8, g.b.PtrAdd(y, i))
+	same := g.block("str.same")
+	g.b.If(g.b.Compare(ir.OpEq, a, b), same, no)
+	g.b.At(same)
+	g.b.If(g.b.Compare(ir.OpEq, a, g.b.Const(ir.I8, 0)), yes, more)
+	g.b.At(more)
+	g.b.Jump(head, g.b.Binary(ir.OpAdd, i, g.const64(1)))
+	g.b.At(yes)
+	g.b.Jump(done, g.b.Const(ir.I1, truth(equal)))
+	g.b.At(no)
+	g.b.Jump(done, g.b.Const(ir.I1, truth(!equal)))
+	g.b.At(done)
+	return result
+}
+
+// usymInto writes an address of a user program with what is needed to name it.
+func (g *gen) usymInto(dst, addr *ir.Value) {
+	g.b.Store(dst, g.int(addr))
+	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
+	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(tgid, ir.I32, false))
+	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(g.probeIndex(), ir.I32, false))
+}
+
+// maxFrames is the number of frames of a kept stack.
+const maxFrames = 127
+
+// stackInto takes a stack, keeps its frames by a hash of them, and writes
+// the stack value to dst; see object.StackSize.
+func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
+	const size = 8 * (maxFrames + 1)
+	if g.stacks == nil {
+		g.stacks = &ir.Map{
+			Name: "skep_stacks", Type: mapHash, Key: u64Type, KeySize: 8,
+			Value: arrayOf(u64Type, maxFrames+1), ValueSize: size, MaxEntries: 1 << 14, Flags: mapNoPrealloc,
+		}
+		g.mod.Maps = append(g.mod.Maps, g.stacks)
+		g.man.Stacks = g.stacks.Name
+	}
+	frames := g.b.Alloca(size, nil, "frames")
+	g.b.MemZero(frames, size)
+	flags := int64(0)
+	if t.Kind == check.Ustack {
+		flags = 1 << 8 // BPF_F_USER_STACK
+	}
+	got := g.helper(hStack, g.ctx, frames, g.const64(int64(8*t.Len)), g.const64(flags))
+	ok, bad, done := g.block("stack"), g.block("stack.none"), g.block("stack.done")
+	id := done.NewParam(ir.I64, "id")
+	g.b.If(g.b.Compare(ir.OpSGt, got, g.const64(0)), ok, bad)
+	g.b.At(bad)
+	g.lose(object.LossStack, "")
+	g.b.Jump(done, g.const64(0))
+	g.b.At(ok)
+
+	// FNV-1a over whole frames, up to the first zero.
+	head, body, kept := g.block("hash"), g.block("hash.frame"), g.block("hash.done")
+	i, h := head.NewParam(ir.I64, "i"), head.NewParam(ir.I64, "h")
+	g.b.Jump(head, g.const64(0), g.const64(-3750763034362895579))
+	g.b.At(head)
+	g.b.If(g.b.Compare(ir.OpULt, i, g.const64(8*int64(t.Len))), body, kept)
+	g.b.At(body)
+	frame := g.b.Load(ir.I64, g.b.PtrAdd(frames, i))
+	mixed := g.b.Binary(ir.OpMul, g.b.Binary(ir.OpXor, h, frame), g.const64(1099511628211))
+	mixed = g.b.Binary(ir.OpXor, mixed, g.b.Binary(ir.OpLShr, mixed, g.const64(29)))
+	next := g.block("hash.next")
+	g.b.If(g.b.Compare(ir.OpNe, frame, g.const64(0)), next, kept)
+	g.b.At(next)
+	g.b.Jump(head, g.b.Binary(ir.OpAdd, i, g.const64(8)), mixed)
+	g.b.At(kept)
+	key := g.b.Alloca(8, nil, "stack")
+	g.b.Store(key, h)
+	r := g.helper(hMapUpdate, g.b.Map(g.stacks), key, frames, g.const64(1)) // BPF_NOEXIST
+	full := g.block("stack.full")
+	stored := g.block("stack.stored")
+	exists := g.b.Compare(ir.OpEq, g.b.Resize(r, ir.I32, false), g.b.Const(ir.I32, -17))
+	fresh := g.block("stack.fresh")
+	g.b.If(exists, stored, fresh)
+	g.b.At(fresh)
+	g.b.If(g.b.Compare(ir.OpEq, r, g.const64(0)), stored, full)
+	g.b.At(full)
+	g.lose(object.LossStack, "")
+	g.b.Jump(stored)
+	g.b.At(stored)
+	g.b.Jump(done, h)
+
+	g.b.At(done)
+	g.b.Store(dst, id)
+	ids := g.helper(hPidTgid)
+	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(g.b.Binary(ir.OpLShr, ids, g.const64(32)), ir.I32, false))
+	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(ids, ir.I32, false))
+	g.b.Store(g.b.Offset(dst, 16), g.b.Const(ir.I32, int64(t.Len)))
+	g.b.Store(g.b.Offset(dst, 20), g.b.Resize(g.probeIndex(), ir.I32, false))
+}

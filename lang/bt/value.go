@@ -1,0 +1,708 @@
+package bt
+
+import (
+	"github.com/skep-bpf/skep/hook"
+	"github.com/skep-bpf/skep/ir"
+	"github.com/skep-bpf/skep/lang/bt/check"
+	"github.com/skep-bpf/skep/lang/bt/syntax"
+	"github.com/skep-bpf/skep/object"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+func (g *gen) typeOf(e syntax.Expr) *check.Type { return g.info.Types[e] }
+
+func isCompare(op syntax.Op) bool { return op >= syntax.OpLt && op <= syntax.OpNe }
+
+// discard computes an expression for its effects.
+func (g *gen) discard(e syntax.Expr) {
+	switch e := e.(type) {
+	case *syntax.Call:
+		g.call(e)
+		return
+	case *syntax.IncDec:
+		g.incDec(e)
+		return
+	case *syntax.Ternary:
+		if g.typeOf(e).Kind == check.None {
+			then, els, done := g.block("then"), g.block("else"), g.block("done")
+			g.branch(e.Cond, then, els)
+			g.b.At(then)
+			g.discard(e.Then)
+			g.jump(done)
+			g.b.At(els)
+			g.discard(e.Else)
+			g.jump(done)
+			g.b.At(done)
+			return
+		}
+	}
+	if t := g.typeOf(e); t.IsScalar() {
+		g.value(e)
+	} else if t.Kind == check.Struct || t.Kind == check.Array || t.Kind == check.String {
+		// Nothing happens when it is not looked at.
+		if b, ok := e.(*syntax.BlockExpr); ok {
+			g.stmts(b.Block)
+		}
+	} else {
+		g.memory(e)
+	}
+}
+
+// value computes a scalar: an I64 extended by the sign of its type, or a
+// pointer that the verifier knows.
+func (g *gen) value(e syntax.Expr) *ir.Value {
+	defer g.at(e.Span())()
+	t := g.typeOf(e)
+	if k, ok := g.info.Consts[e]; ok && !k.IsString {
+		return g.const64(k.Int)
+	}
+	switch e := e.(type) {
+	case *syntax.Ident:
+		return g.ident(e)
+	case *syntax.Var:
+		return g.loadScalar(g.variable(g.info.Vars[e]), irType(t))
+	case *syntax.Map, *syntax.MapIndex:
+		return g.readMap(e)
+	case *syntax.Unary:
+		return g.unary(e)
+	case *syntax.IncDec:
+		return g.incDec(e)
+	case *syntax.Binary:
+		return g.binary(e)
+	case *syntax.Cast:
+		return g.cast(e)
+	case *syntax.Ternary:
+		return g.choose(t, func(then, els *ir.Block) {
+			if e.Then != nil {
+				g.branch(e.Cond, then, els)
+				return
+			}
+			g.b.If(g.b.Compare(ir.OpNe, g.int(g.value(e.Cond)), g.const64(0)), then, els)
+		}, func() *ir.Value {
+			if e.Then == nil {
+				return g.value(e.Cond)
+			}
+			return g.value(e.Then)
+		}, func() *ir.Value { return g.value(e.Else) })
+	case *syntax.Field, *syntax.Index, *syntax.TupleField:
+		return g.load(g.place(e))
+	case *syntax.Call:
+		return g.call(e)
+	case *syntax.Comptime:
+		return g.value(e.X)
+	case *syntax.BlockExpr:
+		return g.blockValue(e.Block)
+	case *syntax.IfExpr:
+		return g.ifValue(e.If, t)
+	}
+	g.errorf(e.Span(), "unsupported", "this expression cannot be compiled yet")
+	return g.const64(0)
+}
+
+func (g *gen) blockValue(b *syntax.Block) *ir.Value {
+	for i, s := range b.Stmts {
+		if x, ok := s.(*syntax.ExprStmt); ok && i == len(b.Stmts)-1 && !x.Semi {
+			return g.value(x.X)
+		}
+		g.stmt(s)
+	}
+	return g.const64(0)
+}
+
+func (g *gen) ifValue(s *syntax.If, t *check.Type) *ir.Value {
+	return g.choose(t, func(then, els *ir.Block) { g.branch(s.Cond, then, els) },
+		func() *ir.Value { return g.blockValue(s.Then) },
+		func() *ir.Value {
+			switch els := s.Else.(type) {
+			case *syntax.Block:
+				return g.blockValue(els)
+			case *syntax.If:
+				return g.ifValue(els, t)
+			}
+			return g.const64(0)
+		})
+}
+
+// choose computes one of two scalars.
+func (g *gen) choose(t *check.Type, cond func(then, els *ir.Block), x, y func() *ir.Value) *ir.Value {
+	then, els, done := g.block("then"), g.block("else"), g.block("chosen")
+	typ := irType(t)
+	result := done.NewParam(typ, "")
+	cond(then, els)
+	for _, side := range []struct {
+		block *ir.Block
+		value func() *ir.Value
+	}{{then, x}, {els, y}} {
+		g.b.At(side.block)
+		v := side.value()
+		if !g.b.Terminated() {
+			if typ == ir.I64 {
+				v = g.int(v)
+			}
+			g.b.Jump(done, v)
+		}
+	}
+	g.b.At(done)
+	return result
+}
+
+// int is v as a number.
+func (g *gen) int(v *ir.Value) *ir.Value {
+	if v.Type.IsPtr() {
+		return g.b.PtrToInt(v)
+	}
+	return g.b.Resize(v, ir.I64, false)
+}
+
+func (g *gen) ident(e *syntax.Ident) *ir.Value {
+	b := g.info.Idents[e]
+	if b == nil {
+		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", e.Name)
+		return g.const64(0)
+	}
+	switch b.Name {
+	case "pid":
+		return g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
+	case "tid":
+		return g.low32(g.helper(hPidTgid))
+	case "uid", "username":
+		return g.low32(g.helper(hUIDGID))
+	case "gid":
+		return g.b.Binary(ir.OpLShr, g.helper(hUIDGID), g.const64(32))
+	case "nsecs":
+		return g.helper(hKtimeBootNS)
+	case "elapsed":
+		return g.b.Binary(ir.OpSub, g.helper(hKtimeBootNS), g.b.Load(ir.I64, g.b.Global(g.startTime())))
+	case "jiffies":
+		return g.helper(hJiffies)
+	case "cpu":
+		return g.low32(g.helper(hProcessorID))
+	case "numaid":
+		return g.low32(g.helper(hNUMANode))
+	case "ncpus":
+		return g.const64(int64(g.target.CPUs()))
+	case "cgroup":
+		return g.helper(hCgroupID)
+	case "rand":
+		return g.low32(g.helper(hPrandom))
+	case "probe":
+		return g.probeIndex()
+	case "curtask":
+		return g.helper(hTaskBTF)
+	case "ctx":
+		return g.ctx
+	case "arg":
+		return g.argument(b.N)
+	case "retval":
+		return g.retval()
+	case "func":
+		return g.helper(hFuncIP, g.ctx)
+	}
+	g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", e.Name)
+	return g.const64(0)
+}
+
+func (g *gen) low32(v *ir.Value) *ir.Value {
+	return g.b.Resize(g.b.Resize(v, ir.I32, false), ir.I64, false)
+}
+
+// startTime is the variable that holds when the run began, which the runner
+// fills in.
+func (l *lowerer) startTime() *ir.Global { return l.volatileVar("skep_start_ns") }
+
+// volatileVar is a 64-bit read-only variable that the runner sets.
+func (l *lowerer) volatileVar(name string) *ir.Global {
+	for _, v := range l.mod.Globals {
+		if v.Name == name {
+			return v
+		}
+	}
+	v := &ir.Global{Name: name, Section: ".rodata", Type: u64Type, Init: make([]byte, 8), Volatile: true}
+	l.mod.Globals = append(l.mod.Globals, v)
+	return v
+}
+
+// argument is argN.
+func (g *gen) argument(n int) *ir.Value {
+	switch g.inst.Ctx.Kind {
+	case hook.RawTracepoint, hook.Fentry, hook.Fexit:
+		return g.rawArg(n)
+	case hook.Kprobe, hook.Uprobe:
+		return g.contextRegister(g.argRegister(n))
+	}
+	g.errorf(g.b.Pos, "unsupported", "arg%d cannot be compiled yet in this kind of probe", n)
+	return g.const64(0)
+}
+
+func (g *gen) retval() *ir.Value {
+	switch g.inst.Ctx.Kind {
+	case hook.Kretprobe, hook.Uretprobe:
+		return g.contextRegister(g.regs.Return)
+	case hook.Fexit:
+		t := g.inst.Ctx.Retval
+		for _, f := range g.inst.Ctx.Args.Fields {
+			if f.Arg != nil && f.Arg.Exit {
+				return g.narrow(g.rawArg(f.Arg.Index), t)
+			}
+		}
+	}
+	return g.const64(0)
+}
+
+// narrow reads a 64-bit slot as a value of type t.
+func (g *gen) narrow(v *ir.Value, t *check.Type) *ir.Value {
+	if t.Kind == check.Pointer || t.Size == 8 {
+		return v
+	}
+	return g.b.Resize(g.b.Resize(v, memType(t), false), ir.I64, t.Signed)
+}
+
+// contextRegister reads a register out of a struct pt_regs context.
+func (g *gen) contextRegister(name string) *ir.Value {
+	r, ok := g.regs.Lookup(name)
+	if !ok {
+		g.errorf(g.b.Pos, "unknown-register", "there is no register %q on %s", name, g.arch)
+		return g.const64(0)
+	}
+	return g.b.Resize(g.b.Load(ir.IntType(8*r.Size), g.b.Offset(g.ctx, int64(r.Offset))), ir.I64, false)
+}
+
+// argRegister is the register of argument n of a function.
+func (g *gen) argRegister(n int) string {
+	if n < len(g.regs.Args) {
+		return g.regs.Args[n]
+	}
+	return ""
+}
+
+// loadScalar reads a variable.
+func (g *gen) loadScalar(p *ir.Value, t ir.Type) *ir.Value { return g.b.Load(t, p) }
+
+func (g *gen) unary(e *syntax.Unary) *ir.Value {
+	switch e.Op {
+	case syntax.OpDeref:
+		return g.load(g.place(e))
+	case syntax.OpNot:
+		v := g.value(e.X)
+		return g.b.Resize(g.b.Compare(ir.OpEq, g.int(v), g.const64(0)), ir.I64, false)
+	case syntax.OpNeg:
+		return g.b.Neg(g.value(e.X))
+	case syntax.OpBitNot:
+		return g.b.Binary(ir.OpXor, g.value(e.X), g.const64(-1))
+	case syntax.OpAddr:
+		p := g.place(e.X)
+		return g.b.PtrToInt(p.ptr)
+	}
+	return g.value(e.X)
+}
+
+var arithmetic = map[syntax.Op][2]ir.Op{ // unsigned, signed
+	syntax.OpAdd: {ir.OpAdd, ir.OpAdd}, syntax.OpSub: {ir.OpSub, ir.OpSub}, syntax.OpMul: {ir.OpMul, ir.OpMul},
+	syntax.OpDiv: {ir.OpUDiv, ir.OpSDiv}, syntax.OpMod: {ir.OpUMod, ir.OpSMod},
+	syntax.OpAnd: {ir.OpAnd, ir.OpAnd}, syntax.OpOr: {ir.OpOr, ir.OpOr}, syntax.OpXor: {ir.OpXor, ir.OpXor},
+	syntax.OpShl: {ir.OpShl, ir.OpShl}, syntax.OpShr: {ir.OpLShr, ir.OpAShr},
+	syntax.OpLt: {ir.OpULt, ir.OpSLt}, syntax.OpLe: {ir.OpULe, ir.OpSLe},
+	syntax.OpGt: {ir.OpUGt, ir.OpSGt}, syntax.OpGe: {ir.OpUGe, ir.OpSGe},
+	syntax.OpEq: {ir.OpEq, ir.OpEq}, syntax.OpNe: {ir.OpNe, ir.OpNe},
+}
+
+func operation(op syntax.Op, signed bool) ir.Op {
+	if signed {
+		return arithmetic[op][1]
+	}
+	return arithmetic[op][0]
+}
+
+func (g *gen) binary(e *syntax.Binary) *ir.Value {
+	if isCompare(e.Op) {
+		return g.b.Resize(g.compare(e), ir.I64, false)
+	}
+	t := g.typeOf(e)
+	if e.Op == syntax.OpLogAnd || e.Op == syntax.OpLogOr {
+		return g.choose(t, func(then, els *ir.Block) { g.branch(e, then, els) },
+			func() *ir.Value { return g.const64(1) }, func() *ir.Value { return g.const64(0) })
+	}
+	return g.arith(e.Op, t, g.typeOf(e.X), g.typeOf(e.Y), g.value(e.X), g.value(e.Y))
+}
+
+// arith is x op y, where t is the type of the result.
+func (g *gen) arith(op syntax.Op, t, xt, yt *check.Type, x, y *ir.Value) *ir.Value {
+	if t.Kind == check.Pointer {
+		if xt.Kind != check.Pointer {
+			x, y, xt, yt = y, x, yt, xt
+		}
+		size := int64(1)
+		if t.Elem != nil {
+			size = int64(max(t.Elem.Size, 1))
+		}
+		y = g.b.Binary(ir.OpMul, g.int(y), g.const64(size))
+		if op == syntax.OpSub {
+			y = g.b.Neg(y)
+		}
+		if x.Type.IsPtr() {
+			return g.b.PtrAdd(x, y)
+		}
+		return g.b.Binary(ir.OpAdd, x, y)
+	}
+	x, y = g.int(x), g.int(y)
+	if xt.Kind == check.Pointer && yt.Kind == check.Pointer && op == syntax.OpSub && xt.Elem != nil && xt.Elem.Size > 1 {
+		return g.b.Binary(ir.OpSDiv, g.b.Binary(ir.OpSub, x, y), g.const64(int64(xt.Elem.Size)))
+	}
+	return g.b.Binary(operation(op, t.Signed), x, y)
+}
+
+// compare is the truth value of a comparison.
+func (g *gen) compare(e *syntax.Binary) *ir.Value {
+	xt, yt := g.typeOf(e.X), g.typeOf(e.Y)
+	if !xt.IsScalar() || !yt.IsScalar() {
+		return g.compareMemory(e)
+	}
+	x, y := g.value(e.X), g.value(e.Y)
+	return g.b.Compare(operation(e.Op, check.CompareSigned(xt, yt)), g.int(x), g.int(y))
+}
+
+func (g *gen) cast(e *syntax.Cast) *ir.Value {
+	t, xt := g.typeOf(e), g.typeOf(e.X)
+	if !xt.IsScalar() {
+		p := g.place(e.X)
+		if t.Kind == check.Pointer {
+			return g.b.PtrToInt(p.ptr)
+		}
+		p.t = t
+		return g.load(p)
+	}
+	x := g.value(e.X)
+	switch t.Kind {
+	case check.Bool:
+		return g.b.Resize(g.b.Compare(ir.OpNe, g.int(x), g.const64(0)), ir.I64, false)
+	case check.Pointer:
+		want := irType(t)
+		if x.Type == want {
+			return x
+		}
+		if want.IsPtr() {
+			if x.Type.IsPtr() {
+				return g.b.PtrCast(x, want)
+			}
+			return g.b.IntToPtr(x, want)
+		}
+		return g.int(x)
+	case check.Int:
+		x = g.int(x)
+		if t.Size < 8 {
+			x = g.b.Resize(g.b.Resize(x, memType(t), false), ir.I64, t.Signed)
+		}
+		return x
+	}
+	return g.int(x)
+}
+
+func (g *gen) incDec(e *syntax.IncDec) *ir.Value {
+	defer g.at(e.Span())()
+	delta := int64(1)
+	if e.Dec {
+		delta = -1
+	}
+	v, ok := e.X.(*syntax.Var)
+	if !ok {
+		return g.incMap(e, delta)
+	}
+	addr := g.variable(g.info.Vars[v])
+	t := g.info.Vars[v].Type
+	old := g.loadScalar(addr, irType(t))
+	if t.Kind == check.Pointer && t.Elem != nil {
+		delta *= int64(max(t.Elem.Size, 1))
+	}
+	var now *ir.Value
+	if old.Type.IsPtr() {
+		now = g.b.Offset(old, delta)
+	} else {
+		now = g.wrap(g.b.Binary(ir.OpAdd, old, g.const64(delta)), t)
+	}
+	g.b.Store(addr, now)
+	if e.Prefix {
+		return now
+	}
+	return old
+}
+
+// wrap cuts a number to the width of its type.
+func (g *gen) wrap(v *ir.Value, t *check.Type) *ir.Value {
+	if t.Kind != check.Int || t.Size == 8 {
+		return v
+	}
+	return g.b.Resize(g.b.Resize(v, memType(t), false), ir.I64, t.Signed)
+}
+
+func (g *gen) assign(s *syntax.Assign) {
+	switch lhs := s.Lhs.(type) {
+	case *syntax.Var:
+		v := g.info.Vars[lhs]
+		addr := g.variable(v)
+		if s.Op == syntax.OpNone {
+			g.store(addr, s.Rhs, v.Type)
+			return
+		}
+		old := g.loadScalar(addr, irType(v.Type))
+		now := g.arith(s.Op, g.arithType(s.Op, v.Type, s.Rhs), v.Type, g.typeOf(s.Rhs), old, g.value(s.Rhs))
+		g.b.Store(addr, g.wrap(now, v.Type))
+	default:
+		g.assignMap(s)
+	}
+}
+
+// arithType is the type in which x op= y is computed.
+func (g *gen) arithType(op syntax.Op, t *check.Type, rhs syntax.Expr) *check.Type {
+	if t.Kind == check.Pointer {
+		return t
+	}
+	n := *t
+	n.Signed = t.Signed && (g.typeOf(rhs).Signed || g.typeOf(rhs).Literal)
+	return &n
+}
+
+// store writes the value of an expression to a variable of type t.
+func (g *gen) store(addr *ir.Value, e syntax.Expr, t *check.Type) {
+	if t.IsScalar() {
+		v := g.value(e)
+		if want := irType(t); v.Type != want {
+			v = g.int(v)
+			if want.IsPtr() {
+				v = g.b.IntToPtr(v, want)
+			}
+		}
+		g.b.Store(addr, g.wrap(v, t))
+		return
+	}
+	g.into(addr, e, t)
+}
+
+// A place is where a value lies.
+type place struct {
+	ptr *ir.Value
+	t   *check.Type
+	// A bit-field, from the start of the bytes at ptr.
+	bits, bitOffset int
+	// value is set when the value is already known, in a register.
+	value *ir.Value
+}
+
+// pointer is v, an address in a space, as a pointer to follow.
+func (g *gen) pointer(v *ir.Value, space check.Space) *ir.Value {
+	if v.Type.IsPtr() {
+		return v
+	}
+	switch space {
+	case check.UserSpace:
+		return g.b.IntToPtr(v, ir.PtrTo(ir.SpaceUser))
+	case check.BTFSpace:
+		return g.b.IntToPtr(v, ir.PtrTo(ir.SpaceBTF))
+	case check.OwnSpace:
+		return g.b.IntToPtr(v, ir.PtrTo(ir.SpaceKernel))
+	}
+	return g.b.IntToPtr(v, ir.PtrTo(ir.SpaceKernel))
+}
+
+// place finds where the value of an expression lies.
+func (g *gen) place(e syntax.Expr) place {
+	defer g.at(e.Span())()
+	t := g.typeOf(e)
+	switch e := e.(type) {
+	case *syntax.Var:
+		return place{ptr: g.variable(g.info.Vars[e]), t: t}
+	case *syntax.Unary:
+		if e.Op == syntax.OpDeref {
+			xt := g.typeOf(e.X)
+			return g.anyPlace(g.value(e.X), xt.Space, t)
+		}
+	case *syntax.Cast:
+		if g.typeOf(e.X).IsScalar() {
+			return g.anyPlace(g.value(e.X), t.Space, t)
+		}
+		p := g.place(e.X)
+		p.t = t
+		return p
+	case *syntax.Field:
+		return g.fieldPlace(e)
+	case *syntax.TupleField:
+		p := g.memoryPlace(e.X)
+		s := g.info.Fields[e]
+		return place{ptr: g.b.Offset(p, int64(s.Offset)), t: t}
+	case *syntax.Index:
+		return g.indexPlace(e)
+	}
+	return place{ptr: g.memory(e), t: t}
+}
+
+func (g *gen) memoryPlace(e syntax.Expr) *ir.Value { return g.place(e).ptr }
+
+// anyPlace is the place at an address of a space that may be known only when
+// the program runs.
+func (g *gen) anyPlace(addr *ir.Value, space check.Space, t *check.Type) place {
+	if space != check.AnySpace || addr.Type.IsPtr() {
+		return place{ptr: g.pointer(addr, space), t: t}
+	}
+	switch g.inst.Ctx.Kind {
+	case hook.Uprobe, hook.Uretprobe, hook.USDT:
+		return place{ptr: g.pointer(addr, check.UserSpace), t: t}
+	}
+	return place{ptr: g.pointer(addr, check.KernelSpace), t: t}
+}
+
+func (g *gen) fieldPlace(e *syntax.Field) place {
+	s := g.info.Fields[e]
+	if s.Arg != nil {
+		return g.argPlace(e, s)
+	}
+	t := g.typeOf(e)
+	var base place
+	if s.Deref {
+		xt := g.typeOf(e.X)
+		base = g.anyPlace(g.value(e.X), xt.Space, xt.Elem)
+	} else {
+		base = g.place(e.X)
+	}
+	if s.Struct == nil {
+		return place{ptr: g.b.Offset(base.ptr, int64(s.Offset)), t: t}
+	}
+	relocate := base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel
+	if s.Bits > 0 {
+		// The bytes that hold the bit-field; its place in them is a fact.
+		size := 8
+		for s.BitOffset/8/size*size+size > structSize(s.Struct) && size > 1 {
+			size /= 2
+		}
+		start := s.BitOffset / 8 / size * size
+		p := g.b.Offset(base.ptr, int64(start))
+		return place{ptr: p, t: t, bits: s.Bits, bitOffset: s.BitOffset - 8*start}
+	}
+	ptr := g.b.Field(base.ptr, &ir.FieldRef{Struct: s.Struct, Path: s.Path, Offset: uint32(s.Offset), Relocate: relocate})
+	return place{ptr: ptr, t: t}
+}
+
+func structSize(t btf.Type) int { n, _ := btf.Sizeof(t); return n }
+
+// argPlace finds an argument of the probe.
+func (g *gen) argPlace(e *syntax.Field, s *check.Selection) place {
+	t := g.typeOf(e)
+	if g.syscall != "" {
+		return place{t: t, value: g.syscallArg(s)}
+	}
+	switch g.inst.Ctx.Kind {
+	case hook.Tracepoint:
+		ptr := g.b.Offset(g.ctx, int64(s.Arg.Field.Offset))
+		g.fact(object.FactFormat, g.inst.Points[0].Subsystem+":"+g.inst.Points[0].Event+":"+s.Arg.Field.Name,
+			s.Arg.Field.Decl()+" @"+itoa64(int64(s.Arg.Field.Offset)))
+		return place{ptr: ptr, t: t}
+	case hook.Kprobe:
+		return place{t: t, value: g.narrow(g.contextRegister(g.argRegister(s.Arg.Index)), t)}
+	}
+	slot := g.b.Offset(g.ctx, int64(8*s.Arg.Index))
+	if t.Kind == check.Pointer {
+		return place{t: t, value: g.b.Load(irType(t), slot)}
+	}
+	return place{t: t, value: g.narrow(g.b.Load(ir.I64, slot), t)}
+}
+
+// syscallArg is an argument of a system call tracepoint in a program that
+// runs at the raw tracepoint.
+func (g *gen) syscallArg(s *check.Selection) *ir.Value {
+	switch {
+	case s.Arg.Field.Name == "__syscall_nr":
+		if g.syscall == "sys_enter" {
+			return g.rawArg(1)
+		}
+		return g.register(g.rawArg(0), g.regs.SyscallNumber)
+	case g.syscall == "sys_exit":
+		return g.rawArg(1)
+	}
+	i := s.Arg.Index
+	regs := g.regs.SyscallArgs
+	if i < 0 || i >= len(regs) {
+		g.errorf(g.b.Pos, "unknown-argument", "argument %d of a system call is in no register", i)
+		return g.const64(0)
+	}
+	return g.narrow(g.register(g.rawArg(0), regs[i]), s.Type)
+}
+
+func (g *gen) fact(kind object.FactKind, name, value string) {
+	for _, f := range g.man.Facts {
+		if f.Kind == kind && f.Name == name {
+			return
+		}
+	}
+	g.man.Facts = append(g.man.Facts, object.Fact{Kind: kind, Name: name, Value: value, Line: g.b.Pos.Pos().Line})
+}
+
+func (g *gen) indexPlace(e *syntax.Index) place {
+	t := g.typeOf(e)
+	if s, ok := g.info.Fields[e]; ok { // of a tuple
+		return place{ptr: g.b.Offset(g.memoryPlace(e.X), int64(s.Offset)), t: t}
+	}
+	xt := g.typeOf(e.X)
+	var base place
+	size := int64(max(t.Size, 1))
+	if xt.Kind == check.Pointer {
+		base = g.anyPlace(g.value(e.X), xt.Space, xt.Elem)
+	} else {
+		base = g.place(e.X)
+	}
+	i := g.value(e.I)
+	if k, ok := g.info.Consts[e.I]; ok {
+		return place{ptr: g.b.Offset(base.ptr, size*k.Int), t: t}
+	}
+	if base.ptr.Type.Space.Direct() && base.ptr.Type.Space != ir.SpaceBTF {
+		// In the program's own memory an index must be in range.
+		n := int64(xt.Len)
+		if xt.Kind == check.String {
+			n = int64(xt.Size)
+		}
+		inside := g.b.Compare(ir.OpULt, i, g.const64(n))
+		ok, out, done := g.block("inside"), g.block("outside"), g.block("index")
+		checked := done.NewParam(ir.I64, "i")
+		g.b.If(inside, ok, out)
+		g.b.At(ok)
+		g.b.Jump(done, i)
+		g.b.At(out)
+		g.b.Jump(done, g.const64(0))
+		g.b.At(done)
+		i = checked
+	} else if base.ptr.Type.Space == ir.SpaceBTF {
+		base.ptr = g.b.PtrCast(base.ptr, ir.PtrTo(ir.SpaceKernel))
+	}
+	return place{ptr: g.b.PtrAdd(base.ptr, g.b.Binary(ir.OpMul, i, g.const64(size))), t: t}
+}
+
+// load reads the scalar at a place.
+func (g *gen) load(p place) *ir.Value {
+	if p.value != nil {
+		return p.value
+	}
+	if p.bits > 0 {
+		size := (p.bitOffset + p.bits + 7) / 8
+		width := 8
+		for width < 8*size {
+			width *= 2
+		}
+		v := g.b.Resize(g.b.Load(ir.IntType(width), p.ptr), ir.I64, false)
+		shift := ir.OpLShr
+		if p.t.Signed {
+			shift = ir.OpAShr
+		}
+		v = g.b.Binary(ir.OpShl, v, g.const64(int64(64-p.bitOffset-p.bits)))
+		return g.b.Binary(shift, v, g.const64(int64(64-p.bits)))
+	}
+	t := p.t
+	if t.Kind == check.Pointer {
+		if want := irType(t); want.IsPtr() && p.ptr.Type.Space == ir.SpaceBTF {
+			return g.b.Load(want, p.ptr)
+		}
+		v := g.b.Load(ir.I64, p.ptr)
+		if want := irType(t); want.IsPtr() {
+			return g.b.IntToPtr(v, want)
+		}
+		return v
+	}
+	return g.b.Resize(g.b.Load(memType(t), p.ptr), ir.I64, t.Signed)
+}

@@ -1,0 +1,38 @@
+package object
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// ToCollectionSpec returns o as package ebpf loads it. It goes by way of the
+// ELF file, which keeps what is loaded and what is written the same.
+//
+// It fails for an object of another byte order than this machine's, and for
+// variables of the kernel that have a type, which package ebpf does not take.
+func ToCollectionSpec(o *Object) (*ebpf.CollectionSpec, error) {
+	if big := isBig(o.byteOrder()); big != isBig(binary.NativeEndian) {
+		here, there, target := "little", "big", "bpfel"
+		if !big {
+			here, there, target = "big", "little", "bpfeb"
+		}
+		return nil, fmt.Errorf("the object is %s-endian and this machine is %s-endian: build it for this machine (with clang, by -target %s)", there, here, target)
+	}
+	for _, x := range o.Externs {
+		if x.Kind == ExternKsym && x.Type != nil {
+			return nil, fmt.Errorf("kernel variable %s has a type, and its address can be filled in only without one: declare it as `extern const void %s __ksym`", x.Name, x.Name)
+		}
+	}
+	data, err := o.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("cannot prepare the object for loading: %w", err)
+	}
+	return spec, nil
+}

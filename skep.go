@@ -1,0 +1,73 @@
+package skep
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/skep-bpf/skep/codegen"
+	"github.com/skep-bpf/skep/kernel"
+	"github.com/skep-bpf/skep/lang/bt"
+	"github.com/skep-bpf/skep/machine"
+	"github.com/skep-bpf/skep/object"
+	"github.com/skep-bpf/skep/runner"
+	"github.com/skep-bpf/skep/source"
+	"github.com/skep-bpf/skep/target"
+)
+
+// An Object is a compiled script, or any BPF object that was read.
+type Object struct {
+	*object.Object
+	// ELF are the bytes of the object file.
+	ELF []byte
+	// Warnings were found on the way.
+	Warnings source.List
+}
+
+// CompileOptions say how a script is compiled.
+type CompileOptions struct {
+	bt.Options
+	// Target is the machine to compile for; nil is the one skep runs on.
+	Target target.Target
+}
+
+// Compile compiles a script of the tracing language. Errors in the script are
+// a [source.List].
+func Compile(file *source.File, o CompileOptions) (*Object, error) {
+	t := o.Target
+	if t == nil {
+		var err error
+		if t, err = kernel.Target(); err != nil {
+			return nil, err
+		}
+	}
+	unit, diags := bt.Compile(file, t, o.Options)
+	if unit == nil {
+		return nil, diags
+	}
+	obj, err := codegen.Generate(unit.Module, codegen.Options{Arch: t.Arch()})
+	if err != nil {
+		return nil, err
+	}
+	obj.Manifest = unit.Manifest
+	elf, err := obj.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("the object cannot be written: %w", err)
+	}
+	return &Object{obj, elf, diags}, nil
+}
+
+// RunOptions say how an object is run.
+type RunOptions struct {
+	Load   machine.LoadOptions
+	PID    int
+	Events func(runner.Event) error
+	Ready  func(attached int)
+}
+
+// Run runs an object in the kernel until it ends by itself or ctx is cancelled.
+func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error) {
+	return runner.Run(ctx, runner.Config{
+		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
+		Load: opts.Load, PID: opts.PID, Events: opts.Events, Ready: opts.Ready,
+	})
+}
