@@ -71,7 +71,7 @@ func compileText(name, input string) string {
 			}
 		}
 	}
-	opts.Passes = ir.Check
+	opts.Optimiser.Check = true
 	obj, err := Generate(m, opts)
 	if err != nil {
 		return err.Error() + "\n"

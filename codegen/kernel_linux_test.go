@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/skep-bpf/skep/ir"
+	"github.com/skep-bpf/skep/ir/opt"
 	"github.com/skep-bpf/skep/object"
 )
 
@@ -40,7 +41,7 @@ func TestFarJumps(t *testing.T) {
 		b.At(out)
 		b.Return(b.Const(ir.I32, 5))
 
-		obj, err := Generate(m, Options{CPU: cpu})
+		obj, err := Generate(m, Options{CPU: cpu, NoOptimise: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +77,7 @@ func compileAndRun(t *testing.T, text string, opts Options, ctx []byte) (uint32,
 	if err := ir.Check(m); err != nil {
 		t.Fatal(err)
 	}
-	opts.Passes = ir.Check
+	opts.Optimiser.Check = true
 	obj, err := Generate(m, opts)
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +175,7 @@ func TestCopies(t *testing.T) {
 	needKernel(t)
 	for _, size := range []int{8, 24, 100, 200, 256, 264, 330, 1000, 1024, 1025, 5000} {
 		m := bigCopy(size)
-		obj, err := Generate(m, Options{Passes: ir.Check})
+		obj, err := Generate(m, Options{Optimiser: opt.Options{Check: true}})
 		if err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
@@ -205,7 +206,7 @@ func TestScratchTaken(t *testing.T) {
 	m := bigCopy(1000)
 	loss := &ir.Map{Name: "losses", Type: mapTypePerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 4}
 	m.Maps = append(m.Maps, loss)
-	obj, err := Generate(m, Options{Passes: ir.Check, Loss: LossCounter{Map: loss, Index: 2}})
+	obj, err := Generate(m, Options{Optimiser: opt.Options{Check: true}, Loss: LossCounter{Map: loss, Index: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}
