@@ -115,7 +115,7 @@ func (live) BTF(module string) ([]byte, error) {
 	case err == nil:
 		return raw, nil
 	case errors.Is(err, fs.ErrNotExist) && module == "":
-		return nil, fmt.Errorf("the kernel has no type information (%s/vmlinux): it needs CONFIG_DEBUG_INFO_BTF=y: %w", btfDir, target.ErrUnknown)
+		return nil, target.Unknownf("the kernel has no type information (%s/vmlinux): it needs CONFIG_DEBUG_INFO_BTF=y", btfDir)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("module %s has no type information, or is not loaded: %w", module, target.ErrNotFound)
 	}
@@ -187,7 +187,7 @@ func (live) Functions() ([]byte, error) {
 	}
 	text, err := t.ReadFile("available_filter_functions")
 	if errors.Is(err, target.ErrNotFound) {
-		return nil, fmt.Errorf("the kernel does not list the functions that can be traced (CONFIG_DYNAMIC_FTRACE): %w", target.ErrUnknown)
+		return nil, target.Unknownf("the kernel does not list the functions that can be traced (CONFIG_DYNAMIC_FTRACE)")
 	}
 	return text, err
 }
@@ -212,9 +212,9 @@ func (live) Symbols() ([]byte, error) {
 func cannotRead(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
-		return fmt.Errorf("%s may not be read by this user; run as root: %w", path, target.ErrUnknown)
+		return target.Unknownf("%s may not be read by this user; run as root", path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s may not be read, not even by root: the system is locked down or this is a container: %w", path, target.ErrUnknown)
+		return target.Unknownf("%s may not be read, not even by root: the system is locked down or this is a container", path)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s: %w", path, target.ErrNotFound)
 	}
@@ -251,9 +251,9 @@ var OpenTraceFS = sync.OnceValues(func() (*TraceFS, error) {
 	case err == nil:
 		return &TraceFS{fd}, nil
 	case errors.Is(err, unix.ENODEV):
-		return nil, fmt.Errorf("the kernel has no tracefs, and so no tracepoints (CONFIG_FTRACE): %w", target.ErrUnknown)
+		return nil, target.Unknownf("the kernel has no tracefs, and so no tracepoints (CONFIG_FTRACE)")
 	}
-	return nil, fmt.Errorf("tracefs is not mounted: run as root, or mount -t tracefs tracefs /sys/kernel/tracing: %w", target.ErrUnknown)
+	return nil, target.Unknownf("tracefs is not mounted: run as root, or mount -t tracefs tracefs /sys/kernel/tracing")
 })
 
 // detachedMount mounts a file system without a place in the tree, and returns

@@ -3,7 +3,6 @@
 package kernel
 
 import (
-	"fmt"
 	"runtime"
 
 	"github.com/skep-bpf/skep/target"
@@ -12,5 +11,5 @@ import (
 // Target returns what is known of the machine that this process runs on.
 // It needs Linux.
 func Target() (target.Target, error) {
-	return nil, fmt.Errorf("there is no BPF on %s; name a saved target, or run on Linux: %w", runtime.GOOS, target.ErrUnknown)
+	return nil, target.Unknownf("there is no BPF on %s; name a saved target, or run on Linux", runtime.GOOS)
 }

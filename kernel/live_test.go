@@ -443,3 +443,34 @@ func BenchmarkFormat(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkSubset(b *testing.B) {
+	raw, err := live{}.BTF("")
+	if err != nil {
+		b.Skip("needs a kernel with BTF:", err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		types, err := typeindex.New(raw, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := types.Subset("task_struct", "file", "sock"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkWholeSpecOfCilium(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		spec, err := btf.LoadKernelSpec()
+		if err != nil {
+			b.Skip("needs a kernel with BTF:", err)
+		}
+		var task *btf.Struct
+		if err := spec.TypeByName("task_struct", &task); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -368,28 +368,19 @@ func (s *section) unpack() ([]byte, error) {
 	s.packed = nil
 	switch s.status {
 	case statusUnknown:
-		return nil, &savedError{string(data), ErrUnknown}
+		return nil, &fault{string(data), ErrUnknown}
 	case statusNotFound:
-		return nil, &savedError{string(data), ErrNotFound}
+		return nil, &fault{string(data), ErrNotFound}
 	case statusFailed:
-		return nil, &savedError{string(data), nil}
+		return nil, &fault{string(data), nil}
 	}
 	return data, nil
 }
 
-// A savedError is an error that a Source gave when its snapshot was made.
-type savedError struct {
-	text string
-	kind error
-}
-
-func (e *savedError) Error() string { return e.text }
-func (e *savedError) Unwrap() error { return e.kind }
-
 func (s *snapshot) section(name string) ([]byte, error) {
 	sec := s.sections[name]
 	if sec == nil {
-		return nil, fmt.Errorf("the snapshot %q has no %s: %w", s.facts.Name, name, ErrUnknown)
+		return nil, Unknownf("the snapshot %q has no %s", s.facts.Name, name)
 	}
 	return sec.inflate()
 }
@@ -458,5 +449,5 @@ func (s *snapshot) Feature(name FeatureName) Feature {
 }
 
 func (s *snapshot) Files(int) (Files, error) {
-	return nil, fmt.Errorf("the snapshot %q holds no user files: %w", s.facts.Name, ErrUnknown)
+	return nil, Unknownf("the snapshot %q holds no user files", s.facts.Name)
 }

@@ -3,6 +3,7 @@ package target
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -17,6 +18,21 @@ var ErrNotFound = typeindex.ErrNotFound
 // file that this user may not read, a snapshot saved without it. It is no
 // verdict on whether the thing exists.
 var ErrUnknown = errors.New("not known of this target")
+
+// Unknownf returns an error that wraps ErrUnknown and says nothing but the
+// given text.
+func Unknownf(format string, args ...any) error {
+	return &fault{fmt.Sprintf(format, args...), ErrUnknown}
+}
+
+// A fault is an error of a kind, told in words of its own.
+type fault struct {
+	text string
+	kind error // ErrUnknown, ErrNotFound or nil
+}
+
+func (e *fault) Error() string { return e.text }
+func (e *fault) Unwrap() error { return e.kind }
 
 // A Target is what is known of one machine. All methods may be called from
 // several goroutines; results are shared and must not be modified.

@@ -40,7 +40,7 @@ func (s *Source) BTF(module string) ([]byte, error) {
 	if raw, ok := s.Blobs[module]; ok {
 		return raw, nil
 	}
-	return nil, fmt.Errorf("no BTF of %q: %w", module, target.ErrUnknown)
+	return nil, target.Unknownf("no BTF of %q", module)
 }
 
 // BTFModules lists the modules of s.Blobs.
@@ -52,7 +52,7 @@ func (s *Source) BTFModules() ([]string, error) {
 // Events lists s.Formats.
 func (s *Source) Events() ([]byte, error) {
 	if s.Formats == nil {
-		return nil, fmt.Errorf("tracefs is not mounted: %w", target.ErrUnknown)
+		return nil, target.Unknownf("tracefs is not mounted")
 	}
 	var b strings.Builder
 	for e := range s.Formats {
@@ -64,7 +64,7 @@ func (s *Source) Events() ([]byte, error) {
 // Format returns one of s.Formats.
 func (s *Source) Format(subsystem, event string) ([]byte, error) {
 	if s.Formats == nil {
-		return nil, fmt.Errorf("tracefs is not mounted: %w", target.ErrUnknown)
+		return nil, target.Unknownf("tracefs is not mounted")
 	}
 	e := target.Event{Subsystem: subsystem, Name: event}
 	if text, ok := s.Formats[e]; ok {
@@ -76,7 +76,7 @@ func (s *Source) Format(subsystem, event string) ([]byte, error) {
 // Functions returns s.Funcs as lines.
 func (s *Source) Functions() ([]byte, error) {
 	if s.Funcs == nil {
-		return nil, fmt.Errorf("functions are not listed: %w", target.ErrUnknown)
+		return nil, target.Unknownf("functions are not listed")
 	}
 	return []byte(strings.Join(s.Funcs, "\n") + "\n"), nil
 }
@@ -93,7 +93,7 @@ func (s *Source) Feature(name target.FeatureName) target.Feature {
 // Files returns s.Root for every process.
 func (s *Source) Files(int) (target.Files, error) {
 	if s.Root == nil {
-		return nil, fmt.Errorf("this machine has no files: %w", target.ErrUnknown)
+		return nil, target.Unknownf("this machine has no files")
 	}
 	return files{s.Root}, nil
 }

@@ -414,3 +414,23 @@ func FuzzTypes(f *testing.F) {
 		}
 	})
 }
+
+func TestSubset(t *testing.T) {
+	types := open(t)
+	spec, err := types.Subset("task_struct", "tcp_state___old", "nothing", "task_struct")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var task *btf.Struct
+	if err := spec.TypeByName("task_struct", &task); err != nil || len(task.Members) != 10 || task.Size != 128 {
+		t.Errorf("%v, %v", task, err)
+	}
+	var state *btf.Enum
+	if err := spec.TypeByName("tcp_state", &state); err != nil || len(state.Values) != 3 {
+		t.Errorf("%v, %v", state, err)
+	}
+	var file *btf.Struct
+	if err := spec.TypeByName("file", &file); !errors.Is(err, btf.ErrNotFound) {
+		t.Errorf("a type that nobody asked for: %v, %v", file, err)
+	}
+}
