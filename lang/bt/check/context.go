@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -37,14 +38,14 @@ func (c *checker) context(pt Point, u use) Context {
 			ctx.ArgsErr = err
 			return ctx
 		}
-		ctx.Typed = c.target.Feature(target.FeatureTypedRawTP).Have
+		ctx.Typed = c.target.Feature(target.FeatureTypedRawTP).Have && !nullableTracepoints[pt.Event] && rt.Module == ""
 		for _, p := range rt.Args {
 			// Some kernels let nothing be read of an argument whose type
 			// they do not follow; a plain raw tracepoint reads all.
-			ctx.Typed = ctx.Typed && typedPointer(p.Type) != unknownPointer
+			ctx.Typed = ctx.Typed && typedPointer(p.Type) != unknownPointer && !strings.HasSuffix(p.Name, "__nullable")
 		}
 		space := KernelSpace
-		if ctx.Typed && !nullableTracepoints[pt.Event] {
+		if ctx.Typed {
 			space = BTFSpace
 		}
 		ctx.Args = paramArgs(rt.Args, space, 8)
@@ -243,6 +244,28 @@ func iterArgs(s *btf.Struct) *Type {
 }
 
 // nullableTracepoints are raw tracepoints with arguments that may be null
-// (raw_tp_null_args in kernel/bpf/btf.c): newer kernels refuse to read them
-// unless they were compared with null, so they are read by helper instead.
-var nullableTracepoints = map[string]bool{}
+// (raw_tp_null_args in kernel/bpf/btf.c): newer kernels refuse to follow them
+// in typed programs unless they were compared with null, and think so of all
+// in modules. Plain raw tracepoints read them by helper instead.
+var nullableTracepoints = map[string]bool{
+	"afs_flock_ev": true, "afs_make_fs_call": true, "afs_make_fs_call1": true, "afs_make_fs_call2": true,
+	"afs_make_fs_calli": true, "afs_protocol_error": true, "break_lease_block": true,
+	"break_lease_noblock": true, "break_lease_unblock": true, "cachefiles_io_error": true,
+	"cachefiles_lookup": true, "cachefiles_mark_active": true, "cachefiles_mark_failed": true,
+	"cachefiles_mark_inactive": true, "cachefiles_ondemand_close": true, "cachefiles_ondemand_copen": true,
+	"cachefiles_ondemand_cread": true, "cachefiles_ondemand_fd_release": true,
+	"cachefiles_ondemand_fd_write": true, "cachefiles_ondemand_open": true, "cachefiles_ondemand_read": true,
+	"cachefiles_prep_read": true, "cachefiles_rename": true, "cachefiles_unlink": true,
+	"cachefiles_vfs_error": true, "device_pm_callback_start": true, "ext4_mballoc_discard": true,
+	"ext4_mballoc_free": true, "fcntl_setlk": true, "fib_table_lookup": true, "flock_lock_inode": true,
+	"folio_wait_writeback": true, "generic_delete_lease": true, "host1x_cdma_push_gather": true,
+	"kfree_skb": true, "locks_remove_posix": true, "mm_collapse_huge_page_isolate": true,
+	"mm_khugepaged_collapse_file": true, "mm_khugepaged_scan_file": true, "mm_khugepaged_scan_pmd": true,
+	"mm_page_alloc": true, "mm_page_alloc_zone_locked": true, "mm_page_pcpu_drain": true, "mr_integ_alloc": true,
+	"netfs_failure": true, "posix_lock_inode": true, "qdisc_dequeue": true, "rxrpc_recvdata": true,
+	"rxrpc_resend": true, "sched_pi_setprio": true, "sched_process_wait": true, "sched_stick_numa": true,
+	"sched_swap_numa": true, "signal_deliver": true, "signal_generate": true, "tcp_send_reset": true,
+	"tegra_dma_tx_status": true, "time_out_leases": true, "tmigr_update_events": true,
+	"writeback_dirty_folio": true, "xprt_get_cong": true, "xprt_put_cong": true, "xprt_release_cong": true,
+	"xprt_reserve_cong": true, "xs_stream_read_data": true,
+}
