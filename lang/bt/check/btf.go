@@ -26,6 +26,10 @@ func convert(t btf.Type, space Space, local bool, depth int) *Type {
 		if t.Encoding == btf.Bool {
 			return tBool
 		}
+		if t.Name == "char" {
+			// Kernels do not mark it as signed, though it is text.
+			return tInt8
+		}
 		switch t.Size {
 		case 1, 2, 4, 8:
 			return intType(int(t.Size), t.Encoding == btf.Signed)
