@@ -30,11 +30,11 @@ type Manifest struct {
 	// Stacks is the hash of stack identifier (u64) to frames (u64 each, zero
 	// terminated) that StackTypes refer to; empty when there are none.
 	Stacks string `json:"stacks,omitempty"`
-	// ExitOn names how the run ends by itself: after all "begin" and "end"
+	// ExitAfterBegin says that the run ends by itself after all "begin" and "end"
 	// programs when there are no others.
 	ExitAfterBegin bool `json:"exit_after_begin,omitempty"`
-	// PID restricts what is attached to one process where a hook can do so
-	// (uprobe, usdt, perf events); 0 is all. Programs filter the rest.
+	// UsesPID says that programs filter by process: hooks that can be attached to
+	// one process (uprobe, usdt, perf events) are.
 	UsesPID bool `json:"uses_pid,omitempty"`
 
 	// Strings are what values refer to by index: formats of times, filters of
