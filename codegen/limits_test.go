@@ -20,8 +20,10 @@ func pressure(n int) *ir.Module {
 	for i := range n {
 		values = append(values, b.Load(ir.I64, b.Offset(f.Params()[0], int64(8*i))))
 	}
-	b.CallExtern(m.Helper(ir.Extern{Kind: ir.ExternHelper, Name: "get_smp_processor_id", ID: 8, Result: ir.I32,
-		Effect: ir.Effects{Volatile: true}}))
+	b.CallExtern(m.Helper(ir.Extern{
+		Kind: ir.ExternHelper, Name: "get_smp_processor_id", ID: 8, Result: ir.I32,
+		Effect: ir.Effects{Volatile: true},
+	}))
 	sum := b.Const(ir.I64, 0)
 	for _, v := range values {
 		sum = b.Binary(ir.OpAdd, b.Binary(ir.OpMul, sum, b.Const(ir.I64, 3)), v)

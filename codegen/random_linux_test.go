@@ -41,8 +41,10 @@ const memSize = 32
 var intTypes = []ir.Type{ir.I1, ir.I8, ir.I16, ir.I32, ir.I64}
 
 func (g *gen) constant(t ir.Type) *ir.Value {
-	interesting := []int64{0, 1, -1, 2, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256, 0x7fff, 0x8000, 0xffff, 1 << 16,
-		0x7fffffff, 0x80000000, 0xffffffff, 1 << 32, -1 << 31, -1 << 63, 1<<63 - 1, 0x123456789abcdef0}
+	interesting := []int64{
+		0, 1, -1, 2, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256, 0x7fff, 0x8000, 0xffff, 1 << 16,
+		0x7fffffff, 0x80000000, 0xffffffff, 1 << 32, -1 << 31, -1 << 63, 1<<63 - 1, 0x123456789abcdef0,
+	}
 	n := interesting[g.r.Intn(len(interesting))]
 	if g.r.Intn(3) == 0 {
 		n = int64(g.r.Uint64())
@@ -156,8 +158,10 @@ func (g *gen) statement() {
 		g.call()
 	default:
 		// A helper, to take r1 to r5 away: bpf_get_smp_processor_id.
-		h := g.m.Helper(ir.Extern{Kind: ir.ExternHelper, Name: "get_smp_processor_id", ID: 8, Result: ir.I32,
-			Effect: ir.Effects{Volatile: true}})
+		h := g.m.Helper(ir.Extern{
+			Kind: ir.ExternHelper, Name: "get_smp_processor_id", ID: 8, Result: ir.I32,
+			Effect: ir.Effects{Volatile: true},
+		})
 		b.CallExtern(h)
 	}
 }
