@@ -79,6 +79,9 @@ func load(seed uint64) (refused bool, err error) {
 	if err != nil {
 		for _, d := range source.Diagnostics(err) {
 			if limits[d.Code] {
+				if testing.Verbose() {
+					fmt.Printf("seed %d: %s\n", seed, d.Error())
+				}
 				return true, nil
 			}
 		}
