@@ -3,6 +3,7 @@ package irtest
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
@@ -320,7 +321,7 @@ func (g *gen) cond() *ir.Value {
 	case 0:
 		return g.b.Not(c)
 	case 1:
-		return g.b.Binary(pick(g, []ir.Op{ir.OpAnd, ir.OpOr, ir.OpXor}), c, g.b.Compare(pick(g, compares), g.val(t), g.val(t)))
+		return g.b.Binary(pick(g, append(slices.Clone(binaryOps), ir.OpAnd, ir.OpAnd, ir.OpAnd, ir.OpOr, ir.OpOr, ir.OpOr, ir.OpXor)), c, g.b.Compare(pick(g, compares), g.val(t), g.val(t)))
 	}
 	return c
 }

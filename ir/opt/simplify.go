@@ -132,6 +132,9 @@ func (s *simplifier) rule(v *ir.Value) *ir.Value {
 	switch v.Op {
 	case ir.OpNeg:
 		x := v.Args[0]
+		if v.Type == ir.I1 {
+			return x
+		}
 		if c, ok := x.IsConst(); ok {
 			return becomeConst(v, -c)
 		}
@@ -242,6 +245,21 @@ func (s *simplifier) binary(v *ir.Value) *ir.Value {
 			return x
 		}
 	}
+	if v.Type == ir.I1 {
+		// Arithmetic on truth values is logic.
+		switch v.Op {
+		case ir.OpAdd, ir.OpSub:
+			return become(v, ir.OpXor, x, y)
+		case ir.OpMul, ir.OpUDiv, ir.OpSDiv:
+			return become(v, ir.OpAnd, x, y)
+		case ir.OpUMod, ir.OpSMod:
+			one := s.konst(ir.I1, 1, v)
+			not := s.emit(s.f.NewValue(ir.OpXor, ir.I1, v.Pos, y, one))
+			return become(v, ir.OpAnd, x, not)
+		case ir.OpShl, ir.OpLShr, ir.OpAShr:
+			return x // the count is taken modulo 1
+		}
+	}
 	if yok {
 		if r := s.binaryConst(v, x, yc); r != nil {
 			return r
@@ -281,7 +299,6 @@ func (s *simplifier) binaryConst(v, x *ir.Value, c int64) *ir.Value {
 			return x
 		}
 	case ir.OpShl, ir.OpLShr, ir.OpAShr:
-		// A width of 1 bit has no bit to count by.
 		count := c & int64(t.Bits-1)
 		if count == 0 {
 			return x
@@ -318,7 +335,7 @@ func (s *simplifier) binaryConst(v, x *ir.Value, c int64) *ir.Value {
 		switch {
 		case c == 0:
 			return becomeConst(v, 0)
-		case ones: // also 1 of i1, which is -1
+		case ones:
 			return become(v, ir.OpNeg, x)
 		case c == 1:
 			return x
