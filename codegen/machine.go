@@ -55,6 +55,10 @@ type inst struct {
 	// touches lists the frame objects that a call may read or write.
 	touches []*slot
 
+	// reload marks the load of a spilled register that is used right here: it
+	// can be repeated.
+	reload bool
+
 	sym   any // what a relocation refers to, with its kind
 	reloc object.RelocKind
 	core  *coreUse
@@ -154,9 +158,10 @@ func (i *inst) hasEffect() bool {
 	return false
 }
 
-// rematerialisable reports whether i can be repeated anywhere: it reads nothing.
+// rematerialisable reports whether i can be repeated wherever its result is
+// used: it reads nothing that changes in between.
 func (i *inst) rematerialisable() bool {
-	return i.Op == opLea || i.Op == opMov32Imm || i.Class() == isa.ClassLD
+	return i.Op == opLea || i.Op == opMov32Imm || i.Class() == isa.ClassLD || i.reload
 }
 
 // end is how a machine block ends.

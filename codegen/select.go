@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -158,15 +159,13 @@ func (s *selector) use(v *ir.Value) reg {
 	case ir.OpGlobal, ir.OpKsym:
 		return s.symbol(v)
 	case ir.OpConst:
-		if !fitsMov(v.Int) {
-			if r, ok := s.cache[v.Int]; ok {
-				return r
-			}
-			r := s.newReg()
+		r, ok := s.cache[v.Int]
+		if !ok {
+			r = s.newReg()
 			s.into(r, v)
 			s.cache[v.Int] = r
-			return r
 		}
+		return r
 	case ir.OpField:
 		// Offsets that the loader fills in are added once a block.
 		r, ok := s.cache[v]
@@ -545,6 +544,11 @@ func (s *selector) call(v *ir.Value) {
 		}
 	}
 	i.nargs = len(v.Args)
+	// Small constants are not worth one of the registers that survive.
+	maps.DeleteFunc(s.cache, func(key any, _ reg) bool {
+		n, ok := key.(int64)
+		return ok && fitsMov(n)
+	})
 	for _, a := range v.Args {
 		i.touches = append(i.touches, s.pointeesOf(a)...)
 	}
