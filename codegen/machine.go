@@ -30,7 +30,7 @@ func (r reg) String() string {
 // A slot is an object in the frame: an alloca, or the home of a spilled register.
 type slot struct {
 	id   int
-	size int // bytes, a multiple of 8
+	size int // bytes; it takes a multiple of 8
 	// off is the distance from the frame pointer, negative, once it is known.
 	off int
 	// escaped objects have their address stored somewhere, so they live as
@@ -233,7 +233,7 @@ func (f *function) newBlock() *block {
 }
 
 func (f *function) newSlot(size int, name string, pos source.Span) *slot {
-	s := &slot{id: len(f.slots), size: (size + 7) &^ 7, name: name, pos: pos}
+	s := &slot{id: len(f.slots), size: size, name: name, pos: pos}
 	f.slots = append(f.slots, s)
 	return s
 }
