@@ -566,7 +566,10 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 	if s.Struct == nil {
 		return place{ptr: g.b.Offset(base.ptr, int64(s.Offset)), t: t}
 	}
-	relocate := base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel
+	relocate := !s.Local && (base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel)
+	if s.Bits > 0 && relocate {
+		return place{t: t, value: g.coreBits(base.ptr, s, t)}
+	}
 	if s.Bits > 0 {
 		// The bytes that hold the bit-field; its place in them is a fact.
 		size := 8
