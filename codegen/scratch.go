@@ -212,8 +212,9 @@ const spillReserve = 64
 func (g *generator) plan(f *ir.Func, budget int) *plan {
 	var chosen, small []*ir.Value
 	total := 0
+	pinned := callbackContexts(f)
 	for _, v := range f.Entry().Values {
-		if v.Op != ir.OpAlloca {
+		if v.Op != ir.OpAlloca || pinned[v] {
 			continue
 		}
 		if int(v.Int) > g.opts.OnStackLimit {
@@ -225,6 +226,9 @@ func (g *generator) plan(f *ir.Func, budget int) *plan {
 	}
 	if budget == 0 {
 		budget = maxFrame
+	}
+	for v := range pinned {
+		total += int(v.Int+7) &^ 7
 	}
 	if total+spillReserve > budget {
 		// Sharing may make it fit: see what the frame comes to.
@@ -240,6 +244,26 @@ func (g *generator) plan(f *ir.Func, budget int) *plan {
 	p := &plan{allocas: chosen}
 	p.offsets, p.size = g.packAllocas(f, chosen)
 	return p
+}
+
+// callbackContexts are the allocas that a helper hands to a function of ours:
+// the kernel takes only stack for that (ARG_PTR_TO_STACK_OR_NULL).
+func callbackContexts(f *ir.Func) map[*ir.Value]bool {
+	pinned := map[*ir.Value]bool{}
+	for _, b := range f.Blocks {
+		for _, v := range b.Values {
+			if e, ok := v.Aux.(*ir.Extern); !ok || v.Op != ir.OpCall || e.Kind != ir.ExternHelper ||
+				!slices.ContainsFunc(v.Args, func(a *ir.Value) bool { return a.Op == ir.OpFunc }) {
+				continue
+			}
+			for _, a := range v.Args {
+				if a.Op == ir.OpAlloca {
+					pinned[a] = true
+				}
+			}
+		}
+	}
+	return pinned
 }
 
 // frameWithout is the size of f's frame when the given allocas are elsewhere.

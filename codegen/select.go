@@ -267,7 +267,10 @@ func (s *selector) constant(dst reg, n int64) {
 func (s *selector) lea(dst reg, sl *slot, off int32) {
 	i := s.emit(isa.Mov64Imm(0, off), dst, noReg)
 	i.lea, i.slot = true, sl
-	s.m.pointees[dst] = append(s.m.pointees[dst], sl)
+	// A machine register is an argument of a call, which names what it touches.
+	if dst >= firstVirtual {
+		s.m.pointees[dst] = append(s.m.pointees[dst], sl)
+	}
 }
 
 // chain follows constant offsets from v down to its base: a value, or a frame

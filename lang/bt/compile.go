@@ -70,14 +70,16 @@ type lowerer struct {
 	man    *object.Manifest
 	diags  source.List
 
-	maps     map[*check.Map]*mapInfo
-	probes   map[string]int // index in the manifest by name
-	losses   map[object.Loss]int
-	lossVar  *ir.Global
-	ring     *ir.Map
-	stacks   *ir.Map
-	pid      *ir.Global
-	literals int
+	maps      map[*check.Map]*mapInfo
+	probes    map[string]int // index in the manifest by name
+	losses    map[object.Loss]int
+	lossVar   *ir.Global
+	ring      *ir.Map
+	stacks    *ir.Map
+	pid       *ir.Global
+	literals  int
+	funcs     map[*check.Instance]*ir.Func
+	loopCount int
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {
@@ -89,6 +91,10 @@ func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *so
 func (l *lowerer) script() {
 	for _, m := range l.res.Maps {
 		l.declareMap(m)
+	}
+	l.declareFuncs()
+	for _, inst := range l.res.Funcs {
+		l.function(inst)
 	}
 	only := true
 	for _, inst := range l.res.Instances {

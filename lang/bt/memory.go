@@ -109,6 +109,12 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 	case *syntax.Comptime:
 		g.into(dst, e.X, t)
 		return
+	case *syntax.BlockExpr:
+		g.blockInto(e.Block, func(x syntax.Expr) { g.into(dst, x, t) })
+		return
+	case *syntax.IfExpr:
+		g.ifInto(e.If, func(x syntax.Expr) { g.into(dst, x, t) })
+		return
 	}
 	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
 }
