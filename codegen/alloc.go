@@ -109,7 +109,7 @@ func (e *edgeSet) add(a, b reg) {
 
 // allocate gives every virtual register of f a machine register.
 func allocate(f *function) error {
-	for range maxRounds {
+	for round := range maxRounds {
 		f.sweep()
 		a := newAllocator(f)
 		spilled := a.run()
@@ -117,7 +117,7 @@ func allocate(f *function) error {
 			a.assign()
 			return nil
 		}
-		a.rewrite(spilled)
+		a.rewrite(spilled, round < maxRounds/2)
 	}
 	return fmt.Errorf("registers of function %q could not be allocated", f.ir.Name)
 }
@@ -573,9 +573,14 @@ func (a *allocator) assign() {
 	}
 }
 
+// reach is how many instructions apart the uses of a spilled register may be
+// to share a load.
+const reach = 16
+
 // rewrite puts spilled registers into the frame, or computes them where they
-// are used.
-func (a *allocator) rewrite(spilled []reg) {
+// are used. With share set, uses close to each other share one load; when
+// that makes registers scarce, the next round takes it apart again.
+func (a *allocator) rewrite(spilled []reg, share bool) {
 	f := a.f
 	type home struct {
 		slot  *slot
@@ -607,7 +612,17 @@ func (a *allocator) rewrite(spilled []reg) {
 	var uses, defs []reg
 	for _, b := range f.blocks {
 		out := make([]inst, 0, len(b.insts)+8)
+		// Registers that hold a spilled one since a few instructions.
+		type held struct {
+			reg reg
+			at  int
+		}
+		holds := map[*home]held{}
 		load := func(r reg, h *home, pos *inst) reg {
+			if t, ok := holds[h]; ok && share && len(out)-t.at < reach {
+				delete(f.unspillable, t.reg)
+				return t.reg
+			}
 			t := f.newReg()
 			f.unspillable[t] = true
 			var i inst
@@ -615,13 +630,15 @@ func (a *allocator) rewrite(spilled []reg) {
 				i = *h.remat
 				i.dst = t
 			} else {
-				i = inst{Instruction: isa.LoadMem(isa.Double, 0, 0, 0), dst: t, src: noReg, slot: h.slot}
+				i = inst{Instruction: isa.LoadMem(isa.Double, 0, 0, 0), dst: t, src: noReg, slot: h.slot, reload: true}
+				holds[h] = held{t, len(out)}
 			}
 			i.pos = pos.pos
 			out = append(out, i)
 			return t
 		}
 		store := func(h *home, src reg, pos *inst) {
+			delete(holds, h)
 			out = append(out, inst{
 				Instruction: isa.StoreMem(isa.Double, 0, 0, 0), dst: noReg, src: src, slot: h.slot, pos: pos.pos,
 			})
@@ -650,6 +667,7 @@ func (a *allocator) rewrite(spilled []reg) {
 				}
 			}
 			if h := homes[i.dst]; h != nil && h.remat == nil && i.isMovImm() {
+				delete(holds, h)
 				out = append(out, inst{
 					Instruction: isa.StoreImm(isa.Double, 0, 0, int32(i.Imm)), dst: noReg, src: noReg, slot: h.slot, pos: i.pos,
 				})
@@ -693,8 +711,12 @@ func (a *allocator) rewrite(spilled []reg) {
 				i.src = t
 			}
 			out = append(out, i)
+			if i.IsCall() {
+				clear(holds)
+			}
 			if after != nil {
 				store(after, afterReg, &i)
+				holds[after] = held{afterReg, len(out)}
 			}
 		}
 		if b.end == endIf {

@@ -328,7 +328,7 @@ func TestRandom(t *testing.T) {
 		seed := *randomSeed + int64(n)
 		// Some with all variables in scratch memory, of either kind.
 		opts, section := Options{}, "syscall"
-		switch n % 5 {
+		switch seed % 5 {
 		case 1:
 			opts.OnStackLimit = 16
 		case 2:
@@ -336,7 +336,7 @@ func TestRandom(t *testing.T) {
 		case 3:
 			opts.CPU = 4
 		}
-		opts.NoOptimise = n%4 == 0
+		opts.NoOptimise = seed%4 == 0
 		total += oneRandom(t, seed, section, opts)
 		if t.Failed() {
 			return

@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -158,15 +159,13 @@ func (s *selector) use(v *ir.Value) reg {
 	case ir.OpGlobal, ir.OpKsym:
 		return s.symbol(v)
 	case ir.OpConst:
-		if !fitsMov(v.Int) {
-			if r, ok := s.cache[v.Int]; ok {
-				return r
-			}
-			r := s.newReg()
+		r, ok := s.cache[v.Int]
+		if !ok {
+			r = s.newReg()
 			s.into(r, v)
 			s.cache[v.Int] = r
-			return r
 		}
+		return r
 	case ir.OpField:
 		// Offsets that the loader fills in are added once a block.
 		r, ok := s.cache[v]
@@ -268,7 +267,10 @@ func (s *selector) constant(dst reg, n int64) {
 func (s *selector) lea(dst reg, sl *slot, off int32) {
 	i := s.emit(isa.Mov64Imm(0, off), dst, noReg)
 	i.lea, i.slot = true, sl
-	s.m.pointees[dst] = append(s.m.pointees[dst], sl)
+	// A machine register is an argument of a call, which names what it touches.
+	if dst >= firstVirtual {
+		s.m.pointees[dst] = append(s.m.pointees[dst], sl)
+	}
 }
 
 // chain follows constant offsets from v down to its base: a value, or a frame
@@ -545,6 +547,11 @@ func (s *selector) call(v *ir.Value) {
 		}
 	}
 	i.nargs = len(v.Args)
+	// Small constants are not worth one of the registers that survive.
+	maps.DeleteFunc(s.cache, func(key any, _ reg) bool {
+		n, ok := key.(int64)
+		return ok && fitsMov(n)
+	})
 	for _, a := range v.Args {
 		i.touches = append(i.touches, s.pointeesOf(a)...)
 	}

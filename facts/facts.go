@@ -86,7 +86,6 @@ func Differences(t target.Target, list []object.Fact, pid int) []Difference {
 //	layout   "struct NAME", "struct NAME.member"
 //	file     the absolute path of a user binary
 //	feature  a target.FeatureName
-//	arch     "GOARCH"
 //
 // The error says why the target cannot tell.
 func Value(t target.Target, f object.Fact, pid int) (string, error) {

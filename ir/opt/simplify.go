@@ -2,6 +2,7 @@ package opt
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/skep-bpf/skep/ir"
 )
@@ -101,7 +102,8 @@ func (s *simplifier) konst(t ir.Type, n int64, like *ir.Value) *ir.Value {
 
 // become changes v in place.
 func become(v *ir.Value, op ir.Op, args ...*ir.Value) *ir.Value {
-	v.Op, v.Args, v.Int, v.Aux = op, args, 0, nil
+	// args may be the operands of another value, which must stay its own.
+	v.Op, v.Args, v.Int, v.Aux = op, slices.Clone(args), 0, nil
 	return v
 }
 

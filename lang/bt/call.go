@@ -10,6 +10,9 @@ import (
 // call lowers a call whose result, if any, is a scalar.
 func (g *gen) call(e *syntax.Call) *ir.Value {
 	defer g.at(e.Loc)()
+	if inst := g.info.Funcs[e]; inst != nil {
+		return g.callUser(e, inst)
+	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "printf", "errorf", "warnf":
 		g.format(e, map[string]object.EventKind{

@@ -68,14 +68,16 @@ type lowerer struct {
 	man    *object.Manifest
 	diags  source.List
 
-	maps     map[*check.Map]*mapInfo
-	probes   map[string]int // index in the manifest by name
-	losses   map[object.Loss]int
-	lossVar  *ir.Global
-	ring     *ir.Map
-	stacks   *ir.Map
-	pid      *ir.Global
-	literals int
+	maps      map[*check.Map]*mapInfo
+	probes    map[string]int // index in the manifest by name
+	losses    map[object.Loss]int
+	lossVar   *ir.Global
+	ring      *ir.Map
+	stacks    *ir.Map
+	pid       *ir.Global
+	literals  int
+	funcs     map[*check.Instance]*ir.Func
+	loopCount int
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {
@@ -89,6 +91,10 @@ func (l *lowerer) script() {
 		l.declareMap(m)
 	}
 	l.probeFacts()
+	l.declareFuncs()
+	for _, inst := range l.res.Funcs {
+		l.function(inst)
+	}
 	only := true
 	for _, inst := range l.res.Instances {
 		l.program(inst)

@@ -38,7 +38,6 @@ func (l *lowerer) file(pt hook.Point) {
 
 // probeFacts notes what the attach points of the script were resolved to.
 func (l *lowerer) probeFacts() {
-	l.rely(object.FactArch, "GOARCH", 0)
 	for _, m := range l.res.Matches {
 		l.rely(object.FactMatch, m.Point.String(), m.Span.Pos().Line)
 	}

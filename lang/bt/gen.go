@@ -31,6 +31,16 @@ type gen struct {
 	probeOf map[string]int
 	// members are those of an iterator's context, by their offset.
 	members map[int]*ir.Value
+
+	// The function being built, and how it shares variables with the bodies
+	// of its loops; see loop.go.
+	entry, start *ir.Block
+	nesting      *nesting
+	nest         *nest
+	parent       *gen
+	up           *ir.Value // the frame of the function around
+	shared       *frame
+	result       *ir.Value // what a function of the script returns
 }
 
 type loop struct{ next, done *ir.Block }
@@ -38,7 +48,13 @@ type loop struct{ next, done *ir.Block }
 func (g *gen) run(f *ir.Func) {
 	g.b = ir.NewBuilder(f)
 	g.ctx = f.Params()[0]
-	g.leave = f.NewBlock("leave")
+	nodes := []syntax.Node{g.inst.Body}
+	if g.inst.Pred != nil {
+		nodes = append(nodes, g.inst.Pred)
+	}
+	g.nesting = g.analyse(nodes...)
+	g.nest = g.nesting.root
+	g.begin(f)
 	g.prologue()
 	if g.inst.Pred != nil {
 		then := g.block("body")
@@ -49,6 +65,7 @@ func (g *gen) run(f *ir.Func) {
 	g.jump(g.leave)
 	g.b.At(g.leave)
 	g.b.Return(g.b.Const(ir.I64, 0))
+	g.end()
 }
 
 func (g *gen) block(name string) *ir.Block { return g.b.Func.NewBlock(name) }
@@ -165,10 +182,7 @@ func (g *gen) stmt(s syntax.Stmt) {
 			g.b.Jump(l.done)
 		}
 	case *syntax.Return:
-		if s.X != nil {
-			g.discard(s.X)
-		}
-		g.jump(g.leave)
+		g.returnStmt(s)
 	}
 }
 
@@ -188,60 +202,6 @@ func (g *gen) ifStmt(s *syntax.If) {
 		g.jump(done)
 	}
 	g.b.At(done)
-}
-
-func (g *gen) while(s *syntax.While) {
-	head, body, done := g.block("while"), g.block("while.body"), g.block("while.done")
-	g.b.Jump(head)
-	g.b.At(head)
-	g.branch(s.Cond, body, done)
-	g.b.At(body)
-	g.loops = append(g.loops, loop{head, done})
-	g.stmts(s.Body)
-	g.loops = g.loops[:len(g.loops)-1]
-	g.jump(head)
-	g.b.At(done)
-}
-
-func (g *gen) forLoop(s *syntax.For) {
-	l := g.info.Loops[s]
-	if l.Map != nil {
-		g.errorf(s.Over.Span(), "unsupported", "loops over maps cannot be compiled yet")
-		return
-	}
-	r := s.Over.(*syntax.Range)
-	v := g.variable(l.Var)
-	lo, hi := g.value(r.Lo), g.value(r.Hi)
-	counter := g.b.Alloca(8, nil, "i")
-	g.b.Store(counter, lo)
-	head, body, next, done := g.block("for"), g.block("for.body"), g.block("for.next"), g.block("for.done")
-	g.b.Jump(head)
-	g.b.At(head)
-	g.b.If(g.b.Compare(ir.OpSLt, g.b.Load(ir.I64, counter), hi), body, done)
-	g.b.At(body)
-	g.b.Store(v, g.b.Load(ir.I64, counter))
-	g.loops = append(g.loops, loop{next, done})
-	g.stmts(s.Body)
-	g.loops = g.loops[:len(g.loops)-1]
-	g.jump(next)
-	g.b.At(next)
-	g.b.Store(counter, g.b.Binary(ir.OpAdd, g.b.Load(ir.I64, counter), g.const64(1)))
-	g.b.Jump(head)
-	g.b.At(done)
-}
-
-// variable is the address of a scratch variable.
-func (g *gen) variable(v *check.Var) *ir.Value {
-	if a, ok := g.vars[v]; ok {
-		return a
-	}
-	size := 8
-	if v.Type != nil && !v.Type.IsScalar() {
-		size = max(v.Type.Size, 1)
-	}
-	a := g.b.Alloca(size, nil, v.Name)
-	g.vars[v] = a
-	return a
 }
 
 // branch goes to then when a condition holds, else to els.

@@ -45,5 +45,6 @@ var (
 	hAttachCookie   = helper(174, "get_attach_cookie", ir.I64, anyRead)
 	hTaskBTF        = helper(158, "get_current_task_btf", ir.PtrTo(ir.SpaceBTF), ir.Effects{})
 	hLoop           = helper(181, "loop", ir.I64, volatile)
+	hLookupPercpu   = helper(195, "map_lookup_percpu_elem", ir.PtrTo(ir.SpaceMapValue).OrNull(), ir.Effects{Reads: ir.AnyMemory, Volatile: true})
 	hKtimeTAINS     = helper(208, "ktime_get_tai_ns", ir.I64, clock)
 )

@@ -189,7 +189,11 @@ func (g *gen) argPlace(e *syntax.Field, s *check.Selection) place {
 	}
 	switch kind := g.inst.Ctx.Kind; kind {
 	case hook.Iter:
-		return place{t: t, value: g.members[s.Offset]}
+		v, ok := g.members[s.Offset]
+		if !ok { // in the body of a loop, which is a function of its own
+			v = g.iterMember(check.Field{Type: s.Type, Offset: s.Offset})
+		}
+		return place{t: t, value: v}
 	case hook.Tracepoint:
 		for _, pt := range g.inst.Points {
 			g.rely(object.FactFormat, pt.Subsystem+":"+pt.Event+":"+s.Arg.Field.Name, line)
@@ -295,24 +299,27 @@ func (g *gen) iterMembers() {
 		}
 	}
 	for _, f := range ctx.Fields {
-		if !used[f.Offset] {
-			continue
+		if used[f.Offset] {
+			g.members[f.Offset] = g.iterMember(f)
 		}
-		slot := g.b.Offset(g.ctx, int64(f.Offset))
-		if f.Type.Kind != check.Pointer {
-			g.members[f.Offset] = g.b.Resize(g.b.Load(memType(f.Type), slot), ir.I64, f.Type.Signed)
-			continue
-		}
-		p := g.b.Load(ir.PtrTo(ir.SpaceBTF).OrNull(), slot)
-		there := g.block("there")
-		g.b.If(g.b.Compare(ir.OpNe, p, g.b.Null(p.Type)), there, g.leave)
-		g.b.At(there)
-		v := g.b.NonNull(p)
-		if f.Type.Space != check.BTFSpace {
-			v = g.b.PtrToInt(v)
-		}
-		g.members[f.Offset] = v
 	}
+}
+
+// iterMember loads a member of an iterator's context, and leaves when it is null.
+func (g *gen) iterMember(f check.Field) *ir.Value {
+	slot := g.b.Offset(g.ctx, int64(f.Offset))
+	if f.Type.Kind != check.Pointer {
+		return g.b.Resize(g.b.Load(memType(f.Type), slot), ir.I64, f.Type.Signed)
+	}
+	p := g.b.Load(ir.PtrTo(ir.SpaceBTF).OrNull(), slot)
+	there := g.block("there")
+	g.b.If(g.b.Compare(ir.OpNe, p, g.b.Null(p.Type)), there, g.leave)
+	g.b.At(there)
+	v := g.b.NonNull(p)
+	if f.Type.Space != check.BTFSpace {
+		v = g.b.PtrToInt(v)
+	}
+	return v
 }
 
 // stringArg copies a text field of a tracepoint's record to dst.

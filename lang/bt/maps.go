@@ -34,6 +34,8 @@ type mapInfo struct {
 	vari *ir.Global
 	show int // index in the manifest
 	size int // bytes of a value
+	// reader sums an aggregation up.
+	reader *ir.Func
 }
 
 var aggNames = map[check.AggKind]object.Agg{
@@ -400,10 +402,10 @@ func (g *gen) zeros(n int) *ir.Global {
 	return v
 }
 
-// shared reports whether an element's bytes of one CPU may be written by two
+// contended reports whether an element's bytes of one CPU may be written by two
 // programs at a time: by another program, or by this one when it can be
 // preempted by itself.
-func (g *gen) shared(m *mapInfo) bool {
+func (g *gen) contended(m *mapInfo) bool {
 	if m.Writers > 1 {
 		return true
 	}
@@ -416,7 +418,7 @@ func (g *gen) shared(m *mapInfo) bool {
 
 // add adds to a number of an aggregation.
 func (g *gen) add(m *mapInfo, p, n *ir.Value) {
-	if g.shared(m) {
+	if g.contended(m) {
 		g.b.Atomic(ir.AtomicAdd, p, n, false)
 		return
 	}
@@ -527,10 +529,4 @@ func (g *gen) lhistBucket(n *ir.Value, t *check.Type) *ir.Value {
 	g.b.Jump(done, g.b.Binary(ir.OpAdd, i, g.const64(1)))
 	g.b.At(done)
 	return result
-}
-
-// readAgg is an aggregation as a number, summed up over all CPUs.
-func (g *gen) readAgg(m *mapInfo, keys []syntax.Expr, e syntax.Expr) *ir.Value {
-	g.errorf(e.Span(), "unsupported", "reading %s as a number cannot be compiled yet", m.Name)
-	return g.const64(0)
 }

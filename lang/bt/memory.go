@@ -109,6 +109,12 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 	case *syntax.Comptime:
 		g.into(dst, e.X, t)
 		return
+	case *syntax.BlockExpr:
+		g.blockInto(e.Block, func(x syntax.Expr) { g.into(dst, x, t) })
+		return
+	case *syntax.IfExpr:
+		g.ifInto(e.If, func(x syntax.Expr) { g.into(dst, x, t) })
+		return
 	}
 	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
 }
@@ -326,25 +332,31 @@ func (g *gen) all(conds []func() *ir.Value, equal bool) *ir.Value {
 	return result
 }
 
-// equalStrings compares two strings of at most n bytes up to their end.
+// unrolledCompare is the number of bytes up to which a comparison is unrolled.
+const unrolledCompare = 64
+
+// equalStrings compares two strings of at most n bytes. What lies in the
+// program's memory is padded with zeros, so whole words can be compared.
 func (g *gen) equalStrings(x, y *ir.Value, n int, equal bool) *ir.Value {
-	head, body, more, no, yes, done := g.block("str"), g.block("str.byte"), g.block("str.next"), g.block("differ"), g.block("same"), g.block("compared")
+	if n <= unrolledCompare {
+		return g.equalWords(x, y, n, equal)
+	}
+	head, body, more, rest, no, done := g.block("str"), g.block("str.word"), g.block("str.next"), g.block("str.rest"), g.block("differ"), g.block("compared")
 	i := head.NewParam(ir.I64, "i")
 	result := done.NewParam(ir.I1, "")
 	g.b.Jump(head, g.const64(0))
 	g.b.At(head)
-	g.b.If(g.b.Compare(ir.OpULt, i, g.const64(int64(n))), body, yes)
+	g.b.If(g.b.Compare(ir.OpULt, i, g.const64(int64(n/8*8))), body, rest)
 	g.b.At(body)
-	a := g.b.Load(ir.I8, g.b.PtrAdd(x, i))
-	b := g.b.Load(ir.I8, g.b.PtrAdd(y, i))
-	same := g.block("str.same")
-	g.b.If(g.b.Compare(ir.OpEq, a, b), same, no)
-	g.b.At(same)
-	g.b.If(g.b.Compare(ir.OpEq, a, g.b.Const(ir.I8, 0)), yes, more)
+	a := g.b.Load(ir.I64, g.b.PtrAdd(x, i))
+	b := g.b.Load(ir.I64, g.b.PtrAdd(y, i))
+	g.b.If(g.b.Compare(ir.OpEq, a, b), more, no)
 	g.b.At(more)
-	g.b.Jump(head, g.b.Binary(ir.OpAdd, i, g.const64(1)))
-	g.b.At(yes)
-	g.b.Jump(done, g.b.Const(ir.I1, truth(equal)))
+	g.b.Jump(head, g.b.Binary(ir.OpAdd, i, g.const64(8)))
+	g.b.At(rest)
+	tail := int64(n / 8 * 8)
+	last := g.equalWords(g.b.Offset(x, tail), g.b.Offset(y, tail), n%8, equal)
+	g.b.Jump(done, last)
 	g.b.At(no)
 	g.b.Jump(done, g.b.Const(ir.I1, truth(!equal)))
 	g.b.At(done)

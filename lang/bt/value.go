@@ -22,6 +22,12 @@ func (g *gen) discard(e syntax.Expr) {
 	case *syntax.IncDec:
 		g.incDec(e)
 		return
+	case *syntax.BlockExpr:
+		g.blockInto(e.Block, g.discard)
+		return
+	case *syntax.IfExpr:
+		g.ifInto(e.If, g.discard)
+		return
 	case *syntax.Ternary:
 		if g.typeOf(e).Kind == check.None {
 			then, els, done := g.block("then"), g.block("else"), g.block("done")
@@ -40,9 +46,6 @@ func (g *gen) discard(e syntax.Expr) {
 		g.value(e)
 	} else if t.Kind == check.Struct || t.Kind == check.Array || t.Kind == check.String {
 		// Nothing happens when it is not looked at.
-		if b, ok := e.(*syntax.BlockExpr); ok {
-			g.stmts(b.Block)
-		}
 	} else {
 		g.memory(e)
 	}
@@ -100,13 +103,43 @@ func (g *gen) value(e syntax.Expr) *ir.Value {
 }
 
 func (g *gen) blockValue(b *syntax.Block) *ir.Value {
+	result := g.const64(0)
+	g.blockInto(b, func(x syntax.Expr) { result = g.value(x) })
+	return result
+}
+
+// blockInto runs a block that is an expression, and hands over the expression
+// that is its value.
+func (g *gen) blockInto(b *syntax.Block, with func(x syntax.Expr)) {
+	value := b.Value()
 	for i, s := range b.Stmts {
-		if x, ok := s.(*syntax.ExprStmt); ok && i == len(b.Stmts)-1 && !x.Semi {
-			return g.value(x.X)
+		if g.b.Terminated() {
+			return
+		}
+		if value != nil && i == len(b.Stmts)-1 {
+			with(value)
+			return
 		}
 		g.stmt(s)
 	}
-	return g.const64(0)
+}
+
+// ifInto is blockInto for an if.
+func (g *gen) ifInto(s *syntax.If, with func(x syntax.Expr)) {
+	then, els, done := g.block("then"), g.block("else"), g.block("chosen")
+	g.branch(s.Cond, then, els)
+	g.b.At(then)
+	g.blockInto(s.Then, with)
+	g.jump(done)
+	g.b.At(els)
+	switch els := s.Else.(type) {
+	case *syntax.Block:
+		g.blockInto(els, with)
+	case *syntax.If:
+		g.ifInto(els, with)
+	}
+	g.jump(done)
+	g.b.At(done)
 }
 
 func (g *gen) ifValue(s *syntax.If, t *check.Type) *ir.Value {
@@ -514,7 +547,10 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 	if s.Struct == nil {
 		return place{ptr: g.b.Offset(base.ptr, int64(s.Offset)), t: t}
 	}
-	relocate := base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel
+	relocate := !s.Local && (base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel)
+	if s.Bits > 0 && relocate {
+		return place{t: t, value: g.coreBits(base.ptr, s, t)}
+	}
 	if s.Bits > 0 {
 		// The bytes that hold the bit-field; its place in them is a fact.
 		size := 8

@@ -26,6 +26,10 @@ func convert(t btf.Type, space Space, local bool, depth int) *Type {
 		if t.Encoding == btf.Bool {
 			return tBool
 		}
+		if t.Name == "char" {
+			// Kernels do not mark it as signed, though it is text.
+			return tInt8
+		}
 		switch t.Size {
 		case 1, 2, 4, 8:
 			return intType(int(t.Size), t.Encoding == btf.Signed)
@@ -74,7 +78,11 @@ func (c *checker) complete(t btf.Type) (btf.Type, error) {
 	case *btf.Struct, *btf.Union:
 		return u, nil
 	case *btf.Fwd:
-		if s, ok := c.structs[u.Name]; ok {
+		kind := "struct "
+		if u.Kind == btf.FwdUnion {
+			kind = "union "
+		}
+		if s, ok := c.structs[kind+u.Name]; ok {
 			return s, nil
 		}
 		types, err := c.target.Types()
@@ -142,7 +150,7 @@ func memberNames(t btf.Type, yield func(string) bool) bool {
 // structType looks a struct, union or enum up by its name: the script's own
 // first, then the target's.
 func (c *checker) structType(kind, name string) (btf.Type, error) {
-	if t, ok := c.structs[name]; ok {
+	if t, ok := c.ownType(kind, name); ok {
 		return t, nil
 	}
 	types, err := c.target.Types()
@@ -158,6 +166,26 @@ func (c *checker) structType(kind, name string) (btf.Type, error) {
 		return types.Enum(name)
 	}
 	return types.Named(name)
+}
+
+// ownType is a type that the script defines.
+func (c *checker) ownType(kind, name string) (btf.Type, bool) {
+	if kind != "" {
+		t, ok := c.structs[kind+" "+name]
+		return t, ok
+	}
+	for _, prefix := range []string{"", "struct ", "union ", "enum "} {
+		if t, ok := c.structs[prefix+name]; ok {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// view is the language's view of a type that was looked up by its name.
+func (c *checker) view(kind, name string, t btf.Type) *Type {
+	_, own := c.ownType(kind, name)
+	return fromBTF(t, KernelSpace, own)
 }
 
 func isNotFound(err error) bool { return errors.Is(err, target.ErrNotFound) }

@@ -62,6 +62,9 @@ func init() {
 
 func (c *checker) call(e *syntax.Call) *Type {
 	f := functions[e.Func.Text]
+	if u := c.funcs[e.Func.Text]; f == nil && u != nil {
+		return c.callUser(e, u)
+	}
 	if f == nil {
 		for _, a := range e.Args {
 			c.expr(a)

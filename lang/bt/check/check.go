@@ -7,6 +7,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/target"
@@ -30,7 +31,7 @@ type Options struct {
 // errors; warnings come with one.
 func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.List) {
 	c := &checker{
-		target: t, opts: o, structs: map[string]btf.Type{}, maps: map[string]*Map{},
+		target: t, opts: o, structs: map[string]btf.Type{}, aligns: map[btf.Type]int{}, maps: map[string]*Map{}, lacking: map[hook.Kind]bool{},
 		res: &Result{Program: p, Config: DefaultConfig()},
 	}
 	for name, value := range o.Settings {
@@ -41,8 +42,14 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 	c.config(p.Config())
 	c.mapDecls(p.MapDecls())
 	defer c.closeBinaries()
+	c.cDecls(p.CDecls)
+	c.declareFuncs(p.Funcs())
+	x := c.expander(p.Macros())
+	for _, f := range p.Funcs() {
+		c.function1(expand(x, f))
+	}
 	for _, probe := range p.Probes() {
-		c.probe(probe)
+		c.probe(expand(x, probe))
 	}
 	if len(p.Probes()) == 0 && len(c.diags) == 0 {
 		c.diags.Add(source.Errorf(p.Span(), "no-probes", "the script has no probes").
@@ -62,11 +69,15 @@ type checker struct {
 	opts    Options
 	res     *Result
 	diags   source.List
-	structs map[string]btf.Type // of the script itself
+	structs map[string]btf.Type // of the script itself: "struct x", or a typedef's name
+	enums   map[string]enumerator
+	aligns  map[btf.Type]int // of structs and unions of the script, in bytes
+	funcs   map[string]*userFunc
 	maps    map[string]*Map
 
-	points   int  // attach points so far
-	tooMany  bool // which was said
+	points   int                // attach points so far
+	tooMany  bool               // which was said
+	lacking  map[hook.Kind]bool // kinds of hooks that the target lacks, which was said
 	binaries map[string]*userBinary
 
 	// State of the instance being checked.
@@ -75,6 +86,10 @@ type checker struct {
 	scope   *scope
 	loops   int
 	changed bool
+	instNo  int              // of inst; negative for functions
+	known   map[string]*Type // types of variables found in earlier rounds
+	inner   map[string]bool  // variables of inner blocks that have no let
+	hoist   map[string]bool  // variables that live as long as the program, by instance and name
 }
 
 // A scope is a block's variables.
@@ -112,15 +127,18 @@ const maxRounds = 12
 // infer checks all instances until the types of maps and variables stand.
 func (c *checker) infer() {
 	before := c.diags
-	known := map[string]*Type{} // types of variables found in earlier rounds
+	c.known, c.hoist = map[string]*Type{}, map[string]bool{}
 	for range maxRounds {
 		c.diags = slices.Clone(before)
 		c.changed = false
 		for _, m := range c.res.Maps {
 			m.Writers = 0
 		}
+		for i, inst := range c.res.Funcs {
+			c.instance(inst, -1-i)
+		}
 		for i, inst := range c.res.Instances {
-			c.instance(inst, i, known)
+			c.instance(inst, i)
 		}
 		if !c.changed {
 			return
@@ -128,25 +146,32 @@ func (c *checker) infer() {
 	}
 }
 
-func (c *checker) instance(inst *Instance, index int, known map[string]*Type) {
-	c.inst, c.info, c.loops = inst, &inst.Info, 0
+func (c *checker) instance(inst *Instance, index int) {
+	c.inst, c.info, c.loops, c.instNo, c.inner = inst, &inst.Info, 0, index, map[string]bool{}
 	*c.info = Info{
 		Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}, Vars: map[*syntax.Var]*Var{},
 		Loops: map[*syntax.For]*Loop{}, Maps: map[*syntax.Map]*Map{}, Fields: map[syntax.Expr]*Selection{},
-		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{},
+		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{}, Funcs: map[*syntax.Call]*Instance{},
 	}
 	c.scope = &scope{vars: map[string]*Var{}}
+	if inst.Func != nil {
+		c.params(inst.Func)
+	}
 	if inst.Pred != nil {
 		c.cond(inst.Pred)
 	}
 	c.block(inst.Body)
-	for i, v := range c.info.ScratchVars {
-		key := fmt.Sprint(index, ".", i)
-		if old, ok := known[key]; !ok || !same(old, v.Type) {
-			known[key] = v.Type
+	for _, v := range c.info.ScratchVars {
+		key := c.varKey(v)
+		if old, ok := c.known[key]; v.Type != nil && (!ok || !same(old, v.Type)) {
+			c.known[key] = v.Type
+			c.changed = true
 		}
 	}
 }
+
+// varKey names a variable over all rounds.
+func (c *checker) varKey(v *Var) string { return fmt.Sprint(c.instNo, ".", v.Index, v.Name) }
 
 // finish looks at what only shows once all instances are checked.
 func (c *checker) finish() {

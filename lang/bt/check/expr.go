@@ -174,8 +174,11 @@ func (c *checker) param(e *syntax.Param) *Type {
 
 func (c *checker) variable(e *syntax.Var) *Type {
 	v := c.scope.find(e.Name)
+	if v == nil && c.hoisted(e) {
+		return tInvalid
+	}
 	if v == nil {
-		c.errorf(e.Loc, "undefined-variable", "$%s is used before it has a value", e.Name).
+		c.errorf(e.Loc, "undefined-variable", "$%s is used before it has a value", plainName(e.Name)).
 			Suggest(nearestVar(c.scope, e.Name))
 		// Declared so that the next use says nothing.
 		v = c.declare(e)
@@ -694,7 +697,7 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 	} else {
 		if id, ok := e.X.(*syntax.Ident); ok {
 			if named, err := c.structType("", id.Name); err == nil {
-				t = fromBTF(named, KernelSpace, false)
+				t = c.view("", id.Name, named)
 			}
 		}
 		if t == nil {
@@ -808,7 +811,7 @@ func (c *checker) field(e *syntax.Field) *Type {
 		}
 		c.info.Fields[e] = &Selection{
 			Path: path, Offset: int(offset / 8), BitOffset: int(offset), Bits: int(m.BitfieldSize),
-			Struct: full, Type: t, Deref: deref,
+			Struct: full, Type: t, Deref: deref, Local: xt.Local,
 		}
 		return t
 	}
@@ -909,7 +912,7 @@ func (c *checker) typeExpr(e syntax.TypeExpr) *Type {
 		}
 		t, err := c.structType("", e.Name)
 		if err == nil {
-			return fromBTF(t, KernelSpace, c.structs[e.Name] != nil)
+			return c.view("", e.Name, t)
 		}
 		c.unknownType(e.Loc, e.Name, err)
 	case *syntax.StructType:
@@ -923,7 +926,7 @@ func (c *checker) typeExpr(e syntax.TypeExpr) *Type {
 		}
 		t, err := c.structType(kind, e.Name.Text)
 		if err == nil {
-			return fromBTF(t, KernelSpace, c.structs[e.Name.Text] != nil)
+			return c.view(kind, e.Name.Text, t)
 		}
 		c.unknownType(e.Name.Loc, kind+" "+e.Name.Text, err)
 	case *syntax.EnumType:

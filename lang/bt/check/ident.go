@@ -75,6 +75,9 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 		c.info.Idents[e] = &Builtin{Name: name}
 		return &Type{Kind: Mode, Mode: name}
 	}
+	if own, ok := c.enums[name]; ok {
+		return c.constant(e, own.value, fromBTF(own.enum, KernelSpace, true))
+	}
 	if arch, ok := abi.ParseArch(c.target.Arch()); ok {
 		if n, ok := abi.Constant(arch, name); ok {
 			return c.constant(e, n, tLiteral)

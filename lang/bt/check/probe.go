@@ -25,9 +25,8 @@ type use struct {
 	ctx      bool
 }
 
-// usesOf looks through a probe, and through all macros and functions because
-// it may call them.
-func (c *checker) usesOf(p *syntax.Probe) use {
+// usesOf looks through a probe, whose macros are expanded.
+func usesOf(p *syntax.Probe) use {
 	u := use{fields: map[string]bool{}}
 	all := false
 	inField := map[*syntax.Ident]bool{}
@@ -65,12 +64,6 @@ func (c *checker) usesOf(p *syntax.Probe) use {
 		return true
 	}
 	syntax.Walk(p, visit)
-	for _, m := range c.res.Program.Macros() {
-		syntax.Walk(m, visit)
-	}
-	for _, f := range c.res.Program.Funcs() {
-		syntax.Walk(f, visit)
-	}
 	if all {
 		u.fields = nil
 	}
@@ -93,7 +86,7 @@ func argNumber(name string) (prefix string, n int, ok bool) {
 func (c *checker) probe(p *syntax.Probe) {
 	var points []Point
 	failed := false
-	u := c.usesOf(p)
+	u := usesOf(p)
 	for _, ap := range p.Points {
 		list, ok := c.attachPoint(p, ap, u)
 		points = append(points, list...)
@@ -142,9 +135,12 @@ func (c *checker) attachPoint(p *syntax.Probe, ap *syntax.AttachPoint, u use) (p
 		c.fieldErrorf(ap, pt, hook.FieldAddress, "unsafe", "a probe on a raw address of the kernel is only allowed with --unsafe")
 		return nil, false
 	}
-	if err := c.hookFeature(pt); err != nil {
-		c.fieldErrorf(ap, pt, hook.FieldProvider, "missing-feature", "%s cannot be used on %s", pt.Kind, c.target.Name()).Notef("%v", err)
-		return nil, false
+	if err := c.hookFeature(pt); err != nil && !c.lacking[pt.Kind] {
+		// The code may be meant for another kernel: whether it can be attached
+		// shows when it is.
+		c.lacking[pt.Kind] = true
+		d := c.fieldErrorf(ap, pt, hook.FieldProvider, "missing-feature", "%s cannot be attached on %s", pt.Kind, c.target.Name()).Notef("%v", err)
+		d.Severity = source.Warning
 	}
 	expanded, err := hook.Expand(c.target, pt, hook.Options{Max: c.res.Config.MaxProbes, PID: c.opts.PID})
 	if err == nil && pt.Demangled {

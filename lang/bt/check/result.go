@@ -41,6 +41,10 @@ type Instance struct {
 	Points []Point
 	Ctx    Context
 	Info   Info
+	// Result is the type that a function returns, nil when it returns nothing.
+	Result *Type
+	// Params are the variables of a function's parameters.
+	Params []*Var
 }
 
 // A Point is an attach point with the name it has for the script.
@@ -91,6 +95,8 @@ type Info struct {
 	Fields map[syntax.Expr]*Selection
 	Idents map[*syntax.Ident]*Builtin
 	Calls  map[*syntax.Call]*Function
+	// Funcs are the functions of the script that calls mean.
+	Funcs map[*syntax.Call]*Instance
 	// ScratchVars are all variables in the order of their declaration.
 	ScratchVars []*Var
 	// UsesArgs is set when the body looks at args.
@@ -113,8 +119,11 @@ type Var struct {
 	Declared bool
 	// Index tells variables of one instance apart.
 	Index int
-	// Key and Value are set for the variable of a loop over a map.
+	// LoopVar is set for the variable of a for loop.
 	LoopVar bool
+	// Hoisted is set when its first value was given in an inner block but it
+	// is used outside: it starts as zero.
+	Hoisted bool
 }
 
 // A Loop is what a for loop runs over.
@@ -154,6 +163,8 @@ type Selection struct {
 	Index int
 	// Deref is set when x is a pointer.
 	Deref bool
+	// Local is set when the layout is the script's own.
+	Local bool
 }
 
 // A Builtin is what a bare name means.
