@@ -46,7 +46,10 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 	if unit == nil {
 		return nil, diags
 	}
-	obj, err := codegen.Generate(unit.Module, codegen.Options{Arch: t.Arch()})
+	obj, err := codegen.Generate(unit.Module, codegen.Options{
+		Arch: t.Arch(),
+		Loss: codegen.LossCounter{Var: unit.Losses, Index: uint32(unit.ScratchLoss)},
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,10 @@ type Options = check.Options
 type Unit struct {
 	Module   *ir.Module
 	Manifest *object.Manifest
+	// Losses is the variable that counts what went wrong, nil when nothing
+	// can, and ScratchLoss the element for runs that found no scratch memory.
+	Losses      *ir.Global
+	ScratchLoss int
 }
 
 // Compile parses, checks and lowers a script for a target. Warnings come with
@@ -54,7 +58,7 @@ func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List)
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	return &Unit{l.mod, l.man}, diags
+	return &Unit{l.mod, l.man, l.lossVar, l.scratchLoss}, diags
 }
 
 // A lowerer turns a checked script into a module and its manifest.
@@ -68,16 +72,16 @@ type lowerer struct {
 	man    *object.Manifest
 	diags  source.List
 
-	maps      map[*check.Map]*mapInfo
-	probes    map[string]int // index in the manifest by name
-	losses    map[object.Loss]int
-	lossVar   *ir.Global
-	ring      *ir.Map
-	stacks    *ir.Map
-	pid       *ir.Global
-	literals  int
-	funcs     map[*check.Instance]*ir.Func
-	loopCount int
+	maps        map[*check.Map]*mapInfo
+	probes      map[string]int // index in the manifest by name
+	losses      map[object.Loss]int
+	lossVar     *ir.Global
+	ring        *ir.Map
+	stacks      *ir.Map
+	scratchLoss int
+	literals    int
+	funcs       map[*check.Instance]*ir.Func
+	loopCount   int
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {
@@ -98,6 +102,12 @@ func (l *lowerer) script() {
 	only := true
 	for _, inst := range l.res.Instances {
 		l.program(inst)
+		switch inst.Ctx.Kind {
+		case hook.Uprobe, hook.Uretprobe, hook.USDT, hook.Iter:
+			// Such a program can be preempted by itself, and scratch memory
+			// be taken.
+			l.scratchLoss = l.loss(object.LossScratch, "", 0)
+		}
 		if k := inst.Ctx.Kind; k != hook.Begin && k != hook.End {
 			only = false
 		}

@@ -101,21 +101,26 @@ func (g *gen) ifThen(cond *ir.Value, then func()) {
 	g.b.At(done)
 }
 
+// loss returns the index of a counter of what may go wrong, at a line.
+func (l *lowerer) loss(kind object.LossKind, name string, line int) int {
+	loss := object.Loss{Kind: kind, Name: name, Line: line}
+	i, ok := l.losses[loss]
+	if !ok {
+		i = len(l.man.Losses)
+		l.losses[loss] = i
+		l.man.Losses = append(l.man.Losses, loss)
+	}
+	if l.lossVar == nil {
+		l.lossVar = &ir.Global{Name: "skep_losses", Section: ".bss"}
+		l.mod.Globals = append(l.mod.Globals, l.lossVar)
+	}
+	return i
+}
+
 // lose counts something that went wrong.
 func (g *gen) lose(kind object.LossKind, name string) {
-	loss := object.Loss{Kind: kind, Name: name, Line: g.b.Pos.Pos().Line}
-	i, ok := g.losses[loss]
-	if !ok {
-		i = len(g.man.Losses)
-		g.losses[loss] = i
-		g.man.Losses = append(g.man.Losses, loss)
-	}
-	if g.lossVar == nil {
-		g.lossVar = &ir.Global{Name: "skep_losses", Section: ".bss"}
-		g.mod.Globals = append(g.mod.Globals, g.lossVar)
-	}
-	base := g.b.Global(g.lossVar)
-	g.b.Atomic(ir.AtomicAdd, g.b.Offset(base, int64(8*i)), g.const64(1), false)
+	i := g.loss(kind, name, g.b.Pos.Pos().Line)
+	g.b.Atomic(ir.AtomicAdd, g.b.Offset(g.b.Global(g.lossVar), int64(8*i)), g.const64(1), false)
 }
 
 // rodata adds constant bytes to the module.

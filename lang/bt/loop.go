@@ -16,7 +16,8 @@ import (
 // it lies in a frame on the stack of the function around it, whose address is
 // the context of the callback.
 
-// plainTrips is the number of rounds up to which a loop is a plain one.
+// plainTrips is the number of rounds up to which a loop without branches is a
+// plain one.
 const plainTrips = 16
 
 // maxTrips is the number of rounds after which bpf_loop gives up
@@ -127,7 +128,23 @@ func (g *gen) callsBack(s *syntax.For) bool {
 	}
 	lo, okLo := g.info.Consts[r.Lo]
 	hi, okHi := g.info.Consts[r.Hi]
-	return !okLo || !okHi || hi.Int-lo.Int > plainTrips
+	return !okLo || !okHi || hi.Int-lo.Int > plainTrips || branches(s.Body)
+}
+
+// branches reports whether a body can take more than one way. The verifier
+// walks each round of a plain loop by itself, and every way of it.
+func branches(body *syntax.Block) bool {
+	found := false
+	syntax.Walk(body, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.If, *syntax.For, *syntax.While, *syntax.Ternary, *syntax.Unroll, *syntax.Jump, *syntax.Return:
+			found = true
+		case *syntax.Binary:
+			found = found || n.Op == syntax.OpLogAnd || n.Op == syntax.OpLogOr
+		}
+		return !found
+	})
+	return found
 }
 
 // frame returns the frame of g's function.
