@@ -83,7 +83,9 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+func usagef(format string, args ...any) error {
+	return usageError{&source.Diagnostic{Code: "usage", Message: fmt.Sprintf(format, args...)}}
+}
 
 // fail shows an error and returns the exit code that it means.
 func (a *app) fail(err error) int {

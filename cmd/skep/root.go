@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"regexp"
@@ -54,10 +55,12 @@ the kernel and shows what they say. No compiler and no headers are needed.`,
 func wrapArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usageError{err}
+			err := check(cmd, args)
+			var usage usageError
+			if err != nil && !errors.As(err, &usage) {
+				return usagef("%s (%s --help tells more)", err, cmd.CommandPath())
 			}
-			return nil
+			return err
 		}
 	}
 	for _, sub := range cmd.Commands() {
@@ -120,7 +123,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	if m := unknownShorthand.FindStringSubmatch(err.Error()); m != nil {
 		return usageError{unknown("flag", "-"+m[1], func(func(string) bool) {}, hint)}
 	}
-	return usageError{fmt.Errorf("%s (%s --help tells more)", strings.TrimSuffix(err.Error(), "."), cmd.CommandPath())}
+	return usagef("%s (%s --help tells more)", strings.TrimSuffix(err.Error(), "."), cmd.CommandPath())
 }
 
 // helpCommand is cobra's, and writes man pages on request.
