@@ -82,6 +82,8 @@ type lowerer struct {
 	literals    int
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int
+	counter     *ir.Func
+	zeroVar     *ir.Global
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {
