@@ -24,7 +24,7 @@ type Options struct {
 	// frame is full.
 	OnStackLimit int
 	// Loss is where a program that could not have scratch memory counts that;
-	// a nil Map counts nowhere.
+	// a nil Var counts nowhere.
 	Loss LossCounter
 	// NoOptimise leaves out the passes of ir/opt.
 	NoOptimise bool
@@ -33,9 +33,9 @@ type Options struct {
 	Optimiser opt.Options
 }
 
-// A LossCounter is an element of a per-CPU array of u64.
+// A LossCounter is an element of a variable that is an array of u64.
 type LossCounter struct {
-	Map   *ir.Map
+	Var   *ir.Global
 	Index uint32
 }
 

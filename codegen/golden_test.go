@@ -64,9 +64,9 @@ func compileText(name, input string) string {
 		_, _ = fmt.Sscanf(line, "; arch %s", &opts.Arch)
 		var loss string
 		if n, _ := fmt.Sscanf(line, "; loss %s %d", &loss, &opts.Loss.Index); n == 2 {
-			for _, im := range m.Maps {
-				if im.Name == loss {
-					opts.Loss.Map = im
+			for _, v := range m.Globals {
+				if v.Name == loss {
+					opts.Loss.Var = v
 				}
 			}
 		}

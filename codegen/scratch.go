@@ -511,9 +511,8 @@ func (s *scratcher) lose() *ir.Block {
 	b := &ir.Builder{Func: s.f, Block: s.f.NewBlock("no_scratch"), Pos: s.f.Pos}
 	first := b.Block
 	leave := s.f.NewBlock("leave")
-	if loss := s.g.opts.Loss; loss.Map != nil {
-		p := s.lookup(b, loss.Map, loss.Index, ir.Edge{To: leave})
-		b.Atomic(ir.AtomicAdd, p, b.Const(ir.I64, 1), false)
+	if loss := s.g.opts.Loss; loss.Var != nil {
+		b.Atomic(ir.AtomicAdd, b.Offset(b.Global(loss.Var), 8*int64(loss.Index)), b.Const(ir.I64, 1), false)
 	}
 	b.Jump(leave)
 	b.At(leave)

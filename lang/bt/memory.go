@@ -51,6 +51,10 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 		return
 	}
 	if k, ok := g.info.Consts[e]; ok && k.IsString {
+		if t.Kind == check.Array {
+			g.rawInto(dst, []byte(k.Str)) // of pton: no text
+			return
+		}
 		g.bytesInto(dst, []byte(k.Str), t.Size)
 		return
 	}
@@ -187,6 +191,11 @@ func (g *gen) bytesInto(dst *ir.Value, data []byte, size int) {
 	if len(data) >= size && size > 0 {
 		buf[size-1] = 0
 	}
+	g.rawInto(dst, buf)
+}
+
+// rawInto writes constant bytes.
+func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 	order := g.target.ByteOrder()
 	for i := 0; i < len(buf); {
 		rest := buf[i:]
@@ -226,32 +235,13 @@ func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 		}
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
+	case "pcomm", "leader_comm":
+		g.kernelString(dst, g.helper(hTaskBTF), t.Size, "task_struct", "group_leader", "comm")
 	case "func":
 		g.usymInto(dst, g.helper(hFuncIP, g.ctx))
 	default:
 		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", e.Name)
 	}
-}
-
-// stringArg copies a text field of a tracepoint's record to dst.
-func (g *gen) stringArg(dst *ir.Value, e *syntax.Field, t *check.Type) bool {
-	s := g.info.Fields[e]
-	if s.Arg == nil || s.Arg.Field == nil || !s.Arg.Field.IsString() || g.syscall != "" {
-		return false
-	}
-	p := g.argPlace(e, s)
-	src := p.ptr
-	if s.Arg.Field.Len == 0 {
-		// A __data_loc word: the low half is the offset of the text.
-		word := g.b.Resize(g.b.Load(ir.I32, p.ptr), ir.I64, false)
-		offset := g.b.Binary(ir.OpAnd, word, g.const64(0xffff))
-		addr := g.b.Binary(ir.OpAdd, g.b.PtrToInt(g.ctx), offset)
-		src = g.b.IntToPtr(addr, ir.PtrTo(ir.SpaceKernel))
-	} else {
-		src = g.b.IntToPtr(g.b.PtrToInt(src), ir.PtrTo(ir.SpaceKernel))
-	}
-	g.stringInto(dst, src, min(t.Size, max(s.Type.Size, 1)), t.Size)
-	return true
 }
 
 // compareMemory is the truth value of == or != on values in memory.
