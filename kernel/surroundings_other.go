@@ -1,0 +1,5 @@
+//go:build !linux
+
+package kernel
+
+func isBPFFS(string) bool { return false }
