@@ -11,8 +11,9 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"skep":     main,
-		"bpftrace": main,
+		"skep":      main,
+		"bpftrace":  main,
+		"skep-load": load,
 	})
 }
 
