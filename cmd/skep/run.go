@@ -133,9 +133,10 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	terminal := r.output == "" && isTerminal(a.stdout)
 	p := text.New(out, a.stderr, terminal)
 	res, err := skep.Run(cmd.Context(), obj, skep.RunOptions{
-		PID:    r.pid,
-		Events: p.Event,
-		Ready:  func(n int) { a.ready(out, r, n) },
+		PID:      r.pid,
+		NoSource: r.noSource,
+		Events:   p.Event,
+		Ready:    func(n int) { a.ready(out, r, n) },
 	})
 	a.code = res.Code
 	if flush := p.Flush(); flush != nil && err == nil {
