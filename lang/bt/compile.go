@@ -82,6 +82,7 @@ type lowerer struct {
 	literals    int
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int
+	counter     *ir.Func
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {

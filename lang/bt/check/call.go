@@ -54,10 +54,7 @@ func init() {
 		{Name: "kptr", Min: 1, Max: 1, check: checkSpace(KernelSpace)},
 		{Name: "uptr", Min: 1, Max: 1, check: checkSpace(UserSpace)},
 	}
-	functions = make(map[string]*Function, len(list))
-	for _, f := range list {
-		functions[f.Name] = f
-	}
+	register(list...)
 }
 
 func (c *checker) call(e *syntax.Call) *Type {

@@ -17,6 +17,8 @@ import (
 type Options struct {
 	// Args are the positional parameters.
 	Args []string
+	// Named are the named parameters, for getopt.
+	Named map[string]string
 	// PID is the process that the run is limited to, 0 for none.
 	PID int
 	// HasCommand says that there is a command whose process is cpid.
