@@ -2,4 +2,4 @@
 
 package kernel
 
-func isBPFFS(string) bool { return false }
+func bpffsAt(string) bool { return false }
