@@ -3,6 +3,7 @@ package skep
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/skep-bpf/skep/codegen"
 	"github.com/skep-bpf/skep/kernel"
@@ -96,6 +97,16 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	}
 	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, NoSource: opts.NoSource}); err != nil {
 		return runner.Result{}, err
+	}
+	if o.Manifest != nil && o.Manifest.UsesPID {
+		vars := maps.Clone(opts.Load.Vars)
+		if vars == nil {
+			vars = map[string][]byte{}
+		}
+		pid := make([]byte, 8)
+		t.ByteOrder().PutUint64(pid, uint64(opts.PID))
+		vars["skep_pid"] = pid
+		opts.Load.Vars = vars
 	}
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,

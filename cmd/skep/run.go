@@ -143,7 +143,7 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	defer cancel()
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
-		PID: r.pid, Command: command, Pin: r.pin,
+		PID: r.pid, NoSource: r.noSource, Command: command, Pin: r.pin,
 		Events: p.Event, Flush: p.Flush,
 		Ready: func(int) {
 			a.ready()
