@@ -71,6 +71,8 @@ func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 		return g.kernelSymbol(g.info.Consts[e.Args[0]].Str), true
 	case "percpu_kaddr":
 		return g.percpuSymbol(e), true
+	case "reg":
+		return g.contextRegister(g.info.Consts[e.Args[0]].Str), true
 	case "signal":
 		g.must(g.helper(hSendSignal, arg(0)), "signal")
 	case "signal_thread":

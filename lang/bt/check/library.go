@@ -60,6 +60,7 @@ func init() {
 		&Function{Name: "cgroup_path", Min: 1, Max: 2, check: checkCgroupPath},
 		&Function{Name: "kaddr", Min: 1, Max: 1, check: checkKaddr},
 		&Function{Name: "percpu_kaddr", Min: 1, Max: 2, check: checkKaddr},
+		&Function{Name: "reg", Min: 1, Max: 1, check: checkReg},
 		&Function{Name: "signal", Min: 1, Max: 1, Unsafe: true, check: checkSignal},
 		&Function{Name: "signal_thread", Min: 1, Max: 1, Unsafe: true, check: checkSignal},
 		&Function{Name: "override", Min: 1, Max: 1, Unsafe: true, check: checkOverride},
