@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 
 	"github.com/skep-bpf/skep/codegen"
 	"github.com/skep-bpf/skep/kernel"
@@ -42,6 +43,9 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 		if t, err = kernel.Target(); err != nil {
 			return nil, err
 		}
+	}
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
 	}
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
