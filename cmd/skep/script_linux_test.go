@@ -10,6 +10,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if object, err := embedded(); object != nil || err != nil {
+		main() // a copy of this test that "skep build --exe" made
+	}
 	testscript.Main(m, map[string]func(){
 		"skep":     main,
 		"bpftrace": main,
