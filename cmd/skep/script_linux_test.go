@@ -16,6 +16,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"skep":     main,
 		"bpftrace": main,
+		"as":       as,
 	})
 }
 
@@ -25,6 +26,7 @@ func TestScripts(t *testing.T) {
 	guest.Matrix(t, guest.Config{Files: guest.Files{"testdata": "testdata"}}, func(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)
+		testenv.NeedTracefs(t)
 		testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: true})
 	})
 }
