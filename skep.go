@@ -21,6 +21,8 @@ type Object struct {
 	ELF []byte
 	// Warnings were found on the way.
 	Warnings source.List
+
+	target target.Target // that it was compiled for, when this process did
 }
 
 // CompileOptions say how a script is compiled.
@@ -56,19 +58,32 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the object cannot be written: %w", err)
 	}
-	return &Object{obj, elf, diags}, nil
+	return &Object{Object: obj, ELF: elf, Warnings: diags, target: t}, nil
 }
 
 // RunOptions say how an object is run.
 type RunOptions struct {
-	Load   machine.LoadOptions
-	PID    int
-	Events func(runner.Event) error
-	Ready  func(attached int)
+	Load machine.LoadOptions
+	// PID limits the run to a process.
+	PID int
+	// Args are positional parameters for an object that was read; nil keeps
+	// those it was compiled with.
+	Args []string
+	// NoSource refuses objects that would have to be compiled again; see [Adapt].
+	NoSource bool
+	Events   func(runner.Event) error
+	Ready    func(attached int)
 }
 
 // Run runs an object in the kernel until it ends by itself or ctx is cancelled.
 func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error) {
+	t, err := kernel.Target()
+	if err != nil {
+		return runner.Result{}, err
+	}
+	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, NoSource: opts.NoSource}); err != nil {
+		return runner.Result{}, err
+	}
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
 		Load: opts.Load, PID: opts.PID, Events: opts.Events, Ready: opts.Ready,

@@ -48,6 +48,8 @@ func (g *gen) call(e *syntax.Call) *ir.Value {
 		return g.b.Resize(g.b.Compare(ir.OpNe, p, g.b.Null(p.Type)), ir.I64, false)
 	case "nsecs":
 		return g.nsecs(e)
+	case "reg":
+		return g.registerCall(e)
 	case "ksym", "kptr", "uptr":
 		return g.int(g.value(e.Args[0]))
 	default:

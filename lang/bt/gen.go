@@ -2,10 +2,7 @@ package bt
 
 import (
 	"strconv"
-	"strings"
 
-	"github.com/skep-bpf/skep/abi"
-	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
@@ -30,6 +27,10 @@ type gen struct {
 	syscall string
 	// index is the probe's index in the manifest where the program found out.
 	index *ir.Value
+	// probeOf are the indices of the probes by their attach points.
+	probeOf map[string]int
+	// members are those of an iterator's context, by their offset.
+	members map[int]*ir.Value
 
 	// The function being built, and how it shares variables with the bodies
 	// of its loops; see loop.go.
@@ -54,10 +55,7 @@ func (g *gen) run(f *ir.Func) {
 	g.nesting = g.analyse(nodes...)
 	g.nest = g.nesting.root
 	g.begin(f)
-	if g.syscall != "" {
-		g.dispatchSyscall()
-	}
-	g.filterPID()
+	g.prologue()
 	if g.inst.Pred != nil {
 		then := g.block("body")
 		g.branch(g.inst.Pred, then, g.leave)
@@ -125,120 +123,12 @@ func (g *gen) lose(kind object.LossKind, name string) {
 	g.b.Atomic(ir.AtomicAdd, g.b.Offset(g.b.Global(g.lossVar), int64(8*i)), g.const64(1), false)
 }
 
-// filterPID leaves the program when the run is limited to another process.
-func (g *gen) filterPID() {
-	if g.opts.PID == 0 {
-		return
-	}
-	switch g.inst.Ctx.Kind {
-	case hook.Begin, hook.End, hook.Interval, hook.Self, hook.Test, hook.Bench, hook.Iter:
-		return
-	}
-	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
-	ok := g.block("process")
-	g.b.If(g.b.Compare(ir.OpEq, tgid, g.const64(int64(g.opts.PID))), ok, g.leave)
-	g.b.At(ok)
-}
-
-// dispatchSyscall leaves the program for system calls that its probes do not
-// name, and finds out which probe it serves.
-func (g *gen) dispatchSyscall() {
-	var nr *ir.Value
-	if g.syscall == "sys_enter" {
-		nr = g.b.Load(ir.I64, g.b.Offset(g.ctx, 8))
-	} else {
-		nr = g.register(g.rawArg(0), g.regs.SyscallNumber)
-	}
-	type entry struct{ nr, probe int }
-	var entries []entry
-	largest := 0
-	for _, pt := range g.inst.Points {
-		name := strings.TrimPrefix(strings.TrimPrefix(pt.Event, "sys_enter_"), "sys_exit_")
-		n, ok := syscallNumber(g.arch, name)
-		if !ok {
-			// The kernel has the event, but no 64-bit program can cause it.
-			continue
-		}
-		entries = append(entries, entry{n, g.probe(pt)})
-		largest = max(largest, n)
-	}
-	if len(entries) == 0 {
-		g.errorf(g.inst.Points[0].Span, "unknown-syscall", "no 64-bit program on %s can call %s", g.arch, g.inst.Points[0].Event)
-		return
-	}
-	ok := g.block("syscall")
-	if len(entries) == 1 {
-		g.b.If(g.b.Compare(ir.OpEq, nr, g.const64(int64(entries[0].nr))), ok, g.leave)
-		g.b.At(ok)
-		g.index = g.const64(int64(entries[0].probe))
-		return
-	}
-	// A table of probe index plus one by number, in read-only data.
-	table := make([]byte, 2*(largest+1))
-	for _, e := range entries {
-		table[2*e.nr], table[2*e.nr+1] = byte(e.probe+1), byte((e.probe+1)>>8)
-	}
-	if g.target.ByteOrder().String() == "BigEndian" {
-		for i := 0; i < len(table); i += 2 {
-			table[i], table[i+1] = table[i+1], table[i]
-		}
-	}
-	global := g.rodata("syscalls", table)
-	global.Type = arrayOf(u16Type, len(table)/2)
-	known := g.block("known")
-	g.b.If(g.b.Compare(ir.OpULe, nr, g.const64(int64(largest))), known, g.leave)
-	g.b.At(known)
-	at := g.b.PtrAdd(g.b.Global(global), g.b.Binary(ir.OpShl, nr, g.const64(1)))
-	found := g.b.Resize(g.b.Load(ir.I16, at), ir.I64, false)
-	g.b.If(g.b.Compare(ir.OpNe, found, g.const64(0)), ok, g.leave)
-	g.b.At(ok)
-	g.index = g.b.Binary(ir.OpSub, found, g.const64(1))
-}
-
-// syscallNumber is the number of the system call whose tracepoint carries a name.
-func syscallNumber(arch abi.Arch, entry string) (int, bool) {
-	calls := abi.Syscalls()
-	for i := range calls {
-		if calls[i].Entry() == entry {
-			if n, ok := calls[i].Number(arch); ok {
-				return n, true
-			}
-		}
-	}
-	return 0, false
-}
-
 // rodata adds constant bytes to the module.
 func (g *gen) rodata(name string, data []byte) *ir.Global {
 	g.literals++
 	global := &ir.Global{Name: "skep_" + name + "_" + strconv.Itoa(g.literals), Section: ".rodata", Init: data, Type: arrayOf(u8Type, len(data))}
 	g.mod.Globals = append(g.mod.Globals, global)
 	return global
-}
-
-// rawArg is argument i of a raw tracepoint.
-func (g *gen) rawArg(i int) *ir.Value { return g.b.Load(ir.I64, g.b.Offset(g.ctx, int64(8*i))) }
-
-// register reads a register out of the struct pt_regs at address regs.
-func (g *gen) register(regs *ir.Value, name string) *ir.Value {
-	r, ok := g.regs.Lookup(name)
-	if !ok {
-		g.errorf(g.b.Pos, "unknown-register", "there is no register %q on %s", name, g.arch)
-		return g.const64(0)
-	}
-	p := g.b.IntToPtr(g.b.Binary(ir.OpAdd, regs, g.const64(int64(r.Offset))), ir.PtrTo(ir.SpaceKernel))
-	return g.b.Resize(g.b.Load(ir.IntType(8*r.Size), p), ir.I64, false)
-}
-
-// probeIndex is the index of the probe that fired.
-func (g *gen) probeIndex() *ir.Value {
-	if g.index != nil {
-		return g.index
-	}
-	if len(g.inst.Points) == 1 {
-		return g.const64(int64(g.probe(g.inst.Points[0])))
-	}
-	return g.helper(hAttachCookie, g.ctx)
 }
 
 func (g *gen) stmts(b *syntax.Block) {

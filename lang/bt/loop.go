@@ -245,7 +245,7 @@ func (g *gen) callback(s syntax.Stmt, params []ir.Type, body func(cg *gen, args 
 	f.Pos = s.Span()
 	fr := g.frame()
 	cg := &gen{
-		lowerer: g.lowerer, inst: g.inst, info: g.info, vars: map[*check.Var]*ir.Value{}, syscall: g.syscall,
+		lowerer: g.lowerer, inst: g.inst, info: g.info, vars: map[*check.Var]*ir.Value{}, syscall: g.syscall, probeOf: g.probeOf,
 		nesting: g.nesting, nest: g.nesting.nests[s], parent: g,
 	}
 	args := f.Params()

@@ -233,27 +233,6 @@ func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 	}
 }
 
-// stringArg copies a text field of a tracepoint's record to dst.
-func (g *gen) stringArg(dst *ir.Value, e *syntax.Field, t *check.Type) bool {
-	s := g.info.Fields[e]
-	if s.Arg == nil || s.Arg.Field == nil || !s.Arg.Field.IsString() || g.syscall != "" {
-		return false
-	}
-	p := g.argPlace(e, s)
-	src := p.ptr
-	if s.Arg.Field.Len == 0 {
-		// A __data_loc word: the low half is the offset of the text.
-		word := g.b.Resize(g.b.Load(ir.I32, p.ptr), ir.I64, false)
-		offset := g.b.Binary(ir.OpAnd, word, g.const64(0xffff))
-		addr := g.b.Binary(ir.OpAdd, g.b.PtrToInt(g.ctx), offset)
-		src = g.b.IntToPtr(addr, ir.PtrTo(ir.SpaceKernel))
-	} else {
-		src = g.b.IntToPtr(g.b.PtrToInt(src), ir.PtrTo(ir.SpaceKernel))
-	}
-	g.stringInto(dst, src, min(t.Size, max(s.Type.Size, 1)), t.Size)
-	return true
-}
-
 // compareMemory is the truth value of == or != on values in memory.
 func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 	x, y := e.X, e.Y

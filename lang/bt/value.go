@@ -5,7 +5,6 @@ import (
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
-	"github.com/skep-bpf/skep/object"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -227,6 +226,8 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 		return g.ctx
 	case "arg":
 		return g.argument(b.N)
+	case "sarg":
+		return g.stackArgument(b.N)
 	case "retval":
 		return g.retval()
 	case "func":
@@ -254,59 +255,6 @@ func (l *lowerer) volatileVar(name string) *ir.Global {
 	v := &ir.Global{Name: name, Section: ".rodata", Type: u64Type, Init: make([]byte, 8), Volatile: true}
 	l.mod.Globals = append(l.mod.Globals, v)
 	return v
-}
-
-// argument is argN.
-func (g *gen) argument(n int) *ir.Value {
-	switch g.inst.Ctx.Kind {
-	case hook.RawTracepoint, hook.Fentry, hook.Fexit:
-		return g.rawArg(n)
-	case hook.Kprobe, hook.Uprobe:
-		return g.contextRegister(g.argRegister(n))
-	}
-	g.errorf(g.b.Pos, "unsupported", "arg%d cannot be compiled yet in this kind of probe", n)
-	return g.const64(0)
-}
-
-func (g *gen) retval() *ir.Value {
-	switch g.inst.Ctx.Kind {
-	case hook.Kretprobe, hook.Uretprobe:
-		return g.contextRegister(g.regs.Return)
-	case hook.Fexit:
-		t := g.inst.Ctx.Retval
-		for _, f := range g.inst.Ctx.Args.Fields {
-			if f.Arg != nil && f.Arg.Exit {
-				return g.narrow(g.rawArg(f.Arg.Index), t)
-			}
-		}
-	}
-	return g.const64(0)
-}
-
-// narrow reads a 64-bit slot as a value of type t.
-func (g *gen) narrow(v *ir.Value, t *check.Type) *ir.Value {
-	if t.Kind == check.Pointer || t.Size == 8 {
-		return v
-	}
-	return g.b.Resize(g.b.Resize(v, memType(t), false), ir.I64, t.Signed)
-}
-
-// contextRegister reads a register out of a struct pt_regs context.
-func (g *gen) contextRegister(name string) *ir.Value {
-	r, ok := g.regs.Lookup(name)
-	if !ok {
-		g.errorf(g.b.Pos, "unknown-register", "there is no register %q on %s", name, g.arch)
-		return g.const64(0)
-	}
-	return g.b.Resize(g.b.Load(ir.IntType(8*r.Size), g.b.Offset(g.ctx, int64(r.Offset))), ir.I64, false)
-}
-
-// argRegister is the register of argument n of a function.
-func (g *gen) argRegister(n int) string {
-	if n < len(g.regs.Args) {
-		return g.regs.Args[n]
-	}
-	return ""
 }
 
 // loadScalar reads a variable.
@@ -618,58 +566,6 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 }
 
 func structSize(t btf.Type) int { n, _ := btf.Sizeof(t); return n }
-
-// argPlace finds an argument of the probe.
-func (g *gen) argPlace(e *syntax.Field, s *check.Selection) place {
-	t := g.typeOf(e)
-	if g.syscall != "" {
-		return place{t: t, value: g.syscallArg(s)}
-	}
-	switch g.inst.Ctx.Kind {
-	case hook.Tracepoint:
-		ptr := g.b.Offset(g.ctx, int64(s.Arg.Field.Offset))
-		g.fact(object.FactFormat, g.inst.Points[0].Subsystem+":"+g.inst.Points[0].Event+":"+s.Arg.Field.Name,
-			s.Arg.Field.Decl()+" @"+itoa64(int64(s.Arg.Field.Offset)))
-		return place{ptr: ptr, t: t}
-	case hook.Kprobe:
-		return place{t: t, value: g.narrow(g.contextRegister(g.argRegister(s.Arg.Index)), t)}
-	}
-	slot := g.b.Offset(g.ctx, int64(8*s.Arg.Index))
-	if t.Kind == check.Pointer {
-		return place{t: t, value: g.b.Load(irType(t), slot)}
-	}
-	return place{t: t, value: g.narrow(g.b.Load(ir.I64, slot), t)}
-}
-
-// syscallArg is an argument of a system call tracepoint in a program that
-// runs at the raw tracepoint.
-func (g *gen) syscallArg(s *check.Selection) *ir.Value {
-	switch {
-	case s.Arg.Field.Name == "__syscall_nr":
-		if g.syscall == "sys_enter" {
-			return g.rawArg(1)
-		}
-		return g.register(g.rawArg(0), g.regs.SyscallNumber)
-	case g.syscall == "sys_exit":
-		return g.rawArg(1)
-	}
-	i := s.Arg.Index
-	regs := g.regs.SyscallArgs
-	if i < 0 || i >= len(regs) {
-		g.errorf(g.b.Pos, "unknown-argument", "argument %d of a system call is in no register", i)
-		return g.const64(0)
-	}
-	return g.narrow(g.register(g.rawArg(0), regs[i]), s.Type)
-}
-
-func (g *gen) fact(kind object.FactKind, name, value string) {
-	for _, f := range g.man.Facts {
-		if f.Kind == kind && f.Name == name {
-			return
-		}
-	}
-	g.man.Facts = append(g.man.Facts, object.Fact{Kind: kind, Name: name, Value: value, Line: g.b.Pos.Pos().Line})
-}
 
 func (g *gen) indexPlace(e *syntax.Index) place {
 	t := g.typeOf(e)

@@ -38,6 +38,14 @@ func convert(t btf.Type, space Space, local bool, depth int) *Type {
 	case *btf.Enum:
 		return &Type{Kind: Int, Size: int(t.Size), Signed: t.Signed, BTF: t}
 	case *btf.Pointer:
+		if tag, ok := t.Target.(*btf.TypeTag); ok {
+			switch tag.Value {
+			case "user":
+				space = UserSpace
+			case "percpu", "rcu":
+				space = KernelSpace
+			}
+		}
 		p := &Type{Kind: Pointer, Size: 8, Space: space}
 		if depth < maxPointers {
 			switch elem := btf.UnderlyingType(t.Target).(type) {

@@ -6,6 +6,7 @@ import (
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/source"
+	"github.com/skep-bpf/skep/symbol"
 	"github.com/skep-bpf/skep/target"
 )
 
@@ -16,6 +17,17 @@ type Result struct {
 	Maps      []*Map // in the order of their first use
 	Instances []*Instance
 	Funcs     []*Instance // of fn
+	// Missing are attach points that were left out because they do not exist.
+	Missing []Point
+	// Matches are the attach points with wildcards.
+	Matches []Match
+}
+
+// A Match is what an attach point with wildcards stands for.
+type Match struct {
+	hook.Point
+	Span  source.Span
+	Found []hook.Point
 }
 
 // An Instance is one probe body (or function) as it is meant at a group of
@@ -55,8 +67,15 @@ type Context struct {
 	Format *target.Format
 	// Syscall is set for system call tracepoints.
 	Syscall bool
-	// Ctx is the type of the builtin ctx.
+	// Ctx is the type of the builtin ctx, nil when it is not known or not used.
 	Ctx *Type
+	// Typed is set for a raw tracepoint whose program knows the types of its
+	// arguments.
+	Typed bool
+	// Exit is the slot in which fexit finds what the function returned.
+	Exit int
+	// USDT are the places of a USDT probe whose arguments are used.
+	USDT []symbol.USDTProbe
 }
 
 // An Arg tells where an argument of a probe is found.
@@ -64,8 +83,6 @@ type Arg struct {
 	Index int           // of the argument, for functions and raw tracepoints
 	Field *target.Field // in a tracepoint's record, when it comes from there
 	Type  btf.Type      // nil when not known
-	// Exit marks the return value of fexit.
-	Exit bool
 }
 
 // Info are the tables from syntax to meaning.
