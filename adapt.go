@@ -7,6 +7,7 @@ import (
 
 	"github.com/skep-bpf/skep/facts"
 	"github.com/skep-bpf/skep/lang/bt"
+	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/target"
@@ -92,6 +93,7 @@ func Adapt(o *Object, a AdaptOptions) (*Object, error) {
 		Args: args, PID: a.PID, HasCommand: a.HasCommand, Settings: m.Source.Options,
 		// What the source may do was decided when it was first compiled.
 		Unsafe: true,
+		Parse:  syntax.Options{Includer: &includer{texts: m.Source.Includes, sealed: true}},
 	}})
 	if err != nil {
 		return nil, err

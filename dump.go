@@ -38,6 +38,7 @@ func DumpScript(w io.Writer, file *source.File, o CompileOptions, d DumpOptions)
 			return err
 		}
 	}
+	o.includer()
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return diags
@@ -74,6 +75,7 @@ func Dump(w io.Writer, o *Object, d DumpOptions) error {
 		}
 		co := CompileOptions{}
 		co.Args, co.Settings = m.Source.Args, m.Source.Options
+		co.Parse.Includer = &includer{texts: m.Source.Includes, sealed: true}
 		return DumpScript(w, source.NewFile(m.Source.Name, m.Source.Text), co, d)
 	}
 	return dump(w, o.Object, nil, d)

@@ -3,6 +3,7 @@ package skep
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/skep-bpf/skep/codegen"
 	"github.com/skep-bpf/skep/kernel"
@@ -30,6 +31,23 @@ type CompileOptions struct {
 	bt.Options
 	// Target is the machine to compile for; nil is the one skep runs on.
 	Target target.Target
+	// IncludeDirs are where included files are looked for, after the directory
+	// of the file that includes them.
+	IncludeDirs []string
+	// Include names files to include before the script.
+	Include []string
+}
+
+// includer returns what finds included files for o, unless o brings its own.
+func (o *CompileOptions) includer() *includer {
+	if o.Parse.Includer != nil {
+		in, _ := o.Parse.Includer.(*includer)
+		return in
+	}
+	in := &includer{dirs: o.IncludeDirs}
+	o.Parse.Includer = in
+	o.Parse.Include = append(slices.Clone(o.Parse.Include), o.Include...)
+	return in
 }
 
 // Compile compiles a script of the tracing language. Errors in the script are
@@ -42,6 +60,7 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 			return nil, err
 		}
 	}
+	included := o.includer()
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return nil, diags
@@ -54,6 +73,9 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 		return nil, err
 	}
 	obj.Manifest = unit.Manifest
+	if included != nil && len(included.texts) > 0 {
+		obj.Manifest.Source.Includes = included.texts
+	}
 	elf, err := obj.Marshal()
 	if err != nil {
 		return nil, fmt.Errorf("the object cannot be written: %w", err)

@@ -29,7 +29,7 @@ type Unit struct {
 // Compile parses, checks and lowers a script for a target. Warnings come with
 // a Unit; when there are errors the Unit is nil.
 func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List) {
-	prog, diags := syntax.Parse(file, syntax.Options{})
+	prog, diags := syntax.Parse(file, o.Parse)
 	if diags.HasErrors() {
 		return nil, diags
 	}

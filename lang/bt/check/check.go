@@ -25,6 +25,8 @@ type Options struct {
 	Unsafe bool
 	// Settings override the defaults of the configuration, by name.
 	Settings map[string]string
+	// Parse is for the parser: included files, macros.
+	Parse syntax.Options
 }
 
 // Program checks a script for a target. The Result is nil when there are
