@@ -73,7 +73,7 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 		return nil, diags
 	}
 	obj, err := codegen.Generate(unit.Module, codegen.Options{
-		Arch: t.Arch(),
+		Arch: t.Arch(), OnStackLimit: unit.OnStackLimit,
 		Loss: codegen.LossCounter{Var: unit.Losses, Index: uint32(unit.ScratchLoss)},
 	})
 	if err != nil {

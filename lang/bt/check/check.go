@@ -54,7 +54,7 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 	c.declareFuncs(p.Funcs())
 	x := c.expander(p.Macros())
 	for _, f := range p.Funcs() {
-		c.function1(expand(x, f))
+		c.takeFunction(expand(x, f))
 	}
 	for _, probe := range p.Probes() {
 		c.probe(expand(x, probe))

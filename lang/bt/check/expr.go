@@ -724,6 +724,9 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 		return tInvalid
 	}
 	size := t.Size
+	if k, ok := c.info.Consts[e.X]; ok && t.Literal {
+		size = literalSize(k.Int)
+	}
 	if t.Kind == Struct {
 		full, err := c.complete(t.BTF)
 		if err != nil {
