@@ -90,11 +90,17 @@ type fakeVar struct {
 func (v fakeVar) Get() ([]byte, error) { return bytes.Clone(v.f.vars[v.name]), nil }
 func (v fakeVar) Set(b []byte) error   { v.f.vars[v.name] = bytes.Clone(b); return nil }
 
-func (f *fake) Records(string) (machine.Records, error) { return fakeRecords{f}, nil }
-func (f *fake) Logs(string) string                      { return "" }
-func (f *fake) Missed(name string) (uint64, error)      { return f.missed[name], nil }
-func (f *fake) Pin(string) error                        { return nil }
-func (f *fake) Close() error                            { f.closed = true; return nil }
+func (f *fake) Records(string) (machine.Records, error)    { return fakeRecords{f}, nil }
+func (f *fake) Logs(string) string                         { return "" }
+func (f *fake) Missed(name string) (uint64, error)         { return f.missed[name], nil }
+func (f *fake) Prints() (machine.Records, error)           { return nil, errors.New("none") }
+func (f *fake) Stats(string) (machine.ProgramStats, error) { return machine.ProgramStats{}, nil }
+func (f *fake) RunWith(name string, _ machine.RunOptions) (machine.RunResult, error) {
+	_, err := f.Run(name)
+	return machine.RunResult{}, err
+}
+func (f *fake) Pin(string) error { return nil }
+func (f *fake) Close() error     { f.closed = true; return nil }
 func (f *fake) submit(record []byte) {
 	f.mu.Lock()
 	f.records = append(f.records, record)
@@ -151,6 +157,8 @@ func (r fakeRecords) Pending() int {
 	defer r.f.mu.Unlock()
 	return len(r.f.records)
 }
+
+func (r fakeRecords) Lost() uint64 { return 0 }
 
 func (r fakeRecords) Close() error { return nil }
 
