@@ -55,6 +55,9 @@ func ManifestOf(elf []byte) (*object.Manifest, error) {
 		if v.Constant() || !shown(v.SectionName) || v.Type == nil {
 			continue
 		}
+		if _, ok := recordType(v); ok {
+			continue
+		}
 		if t, ok := foreignType(v.Type.Type); ok && t.Size == int(v.Size()) {
 			man.Maps = append(man.Maps, object.MapShow{Name: name, Var: name, Value: t, Present: -1})
 		}
@@ -80,22 +83,26 @@ func prints(p *ebpf.ProgramSpec) bool {
 func recordTypes(spec *ebpf.CollectionSpec) []object.Type {
 	var list []object.Type
 	for _, name := range sortedKeys(spec.Variables) {
-		v := spec.Variables[name]
-		if v.Type == nil {
-			continue
-		}
-		p, ok := btf.As[*btf.Pointer](v.Type.Type)
-		if !ok {
-			continue
-		}
-		if _, ok := btf.As[*btf.Struct](p.Target); !ok {
-			continue
-		}
-		if t, ok := foreignType(p.Target); ok {
+		if t, ok := recordType(spec.Variables[name]); ok {
 			list = append(list, t)
 		}
 	}
 	return list
+}
+
+// recordType is the struct that a variable points to and so names.
+func recordType(v *ebpf.VariableSpec) (object.Type, bool) {
+	if v.Type == nil {
+		return object.Type{}, false
+	}
+	p, ok := btf.As[*btf.Pointer](v.Type.Type)
+	if !ok {
+		return object.Type{}, false
+	}
+	if _, ok := btf.As[*btf.Struct](p.Target); !ok {
+		return object.Type{}, false
+	}
+	return foreignType(p.Target)
 }
 
 func foreignMap(name string, m *ebpf.MapSpec) object.MapShow {
