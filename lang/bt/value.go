@@ -343,9 +343,25 @@ func (g *gen) arith(op syntax.Op, t, xt, yt *check.Type, x, y *ir.Value) *ir.Val
 	return g.b.Binary(operation(op, t.Signed), x, y)
 }
 
+// isProbe is whether the probe of an index has a name (or not, as op says).
+func (g *gen) isProbe(index *ir.Value, name string, op syntax.Op) *ir.Value {
+	for i, p := range g.man.Probes {
+		if p.Name == name {
+			return g.b.Compare(operation(op, false), index, g.const64(int64(i)))
+		}
+	}
+	return g.b.Const(ir.I1, truth(op == syntax.OpNe))
+}
+
 // compare is the truth value of a comparison.
 func (g *gen) compare(e *syntax.Binary) *ir.Value {
 	xt, yt := g.typeOf(e.X), g.typeOf(e.Y)
+	switch {
+	case xt.Kind == check.ProbeName && yt.Kind == check.String:
+		return g.isProbe(g.value(e.X), g.info.Consts[e.Y].Str, e.Op)
+	case yt.Kind == check.ProbeName && xt.Kind == check.String:
+		return g.isProbe(g.value(e.Y), g.info.Consts[e.X].Str, e.Op)
+	}
 	if !xt.IsScalar() || !yt.IsScalar() {
 		return g.compareMemory(e)
 	}
