@@ -3,7 +3,9 @@ package skep
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 
 	"github.com/skep-bpf/skep/codegen"
 	"github.com/skep-bpf/skep/kernel"
@@ -33,6 +35,28 @@ type CompileOptions struct {
 	Target target.Target
 }
 
+// files lets a script include and import files of this machine, unless the
+// caller brings others.
+func (o *CompileOptions) files() {
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
+}
+
+// sourceOptions are what the source that an object carries was compiled with.
+// It may read only the files that travel with the object.
+func sourceOptions(s *object.Source) bt.Options {
+	return bt.Options{
+		Args: s.Args, Settings: s.Options, IncludeDirs: s.IncludeDirs, Include: s.Include,
+		ReadFile: func(name string) ([]byte, error) {
+			if text, ok := s.Includes[name]; ok {
+				return []byte(text), nil
+			}
+			return nil, fs.ErrNotExist
+		},
+	}
+}
+
 // Compile compiles a script of the tracing language. Errors in the script are
 // a [source.List].
 func Compile(file *source.File, o CompileOptions) (*Object, error) {
@@ -43,6 +67,7 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 			return nil, err
 		}
 	}
+	o.files()
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return nil, diags
@@ -72,8 +97,21 @@ type RunOptions struct {
 	Args []string
 	// NoSource refuses objects that would have to be compiled again; see [Adapt].
 	NoSource bool
-	Events   func(runner.Event) error
-	Ready    func(attached int)
+	// Command is a program with its arguments that is started stopped, runs
+	// once everything is attached, and whose end ends the run.
+	Command []string
+	// Pin is a directory of a bpffs where programs, links and maps stay after
+	// the run, "" for none.
+	Pin string
+	// Events receives everything in order; what it is given is good until it
+	// returns (see [runner.Event.Clone]). An error ends the run.
+	Events func(runner.Event) error
+	// Flush, where there is one, is called when no more events are there for now.
+	Flush func() error
+	// Ready is called once everything is attached.
+	Ready func(attached int)
+	// Started gets a handle to the run before its first program runs.
+	Started func(*runner.Handle)
 }
 
 // Run runs an object in the kernel until it ends by itself or ctx is cancelled.
@@ -97,6 +135,7 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	}
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
-		Load: opts.Load, PID: opts.PID, Events: opts.Events, Ready: opts.Ready,
+		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin,
+		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
 	})
 }

@@ -210,7 +210,7 @@ func (s *MapShow) valueSize() (int64, error) {
 		if !slices.Contains([]Agg{AggNone, AggCount, AggSum, AggMin, AggMax, AggAvg, AggStats}, s.Inner) {
 			return 0, fmt.Errorf("tseries of %q", s.Inner)
 		}
-		return 8 * int64(s.Buckets), nil
+		return TseriesSlot * int64(s.Buckets), nil
 	}
 	return 0, fmt.Errorf("it is summed up by %q, which is not known", s.Agg)
 }
