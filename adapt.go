@@ -7,7 +7,6 @@ import (
 
 	"github.com/skep-bpf/skep/facts"
 	"github.com/skep-bpf/skep/lang/bt"
-	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/target"
@@ -92,8 +91,8 @@ func Adapt(o *Object, a AdaptOptions) (*Object, error) {
 	fresh, err := Compile(source.NewFile(m.Source.Name, m.Source.Text), CompileOptions{Target: a.Target, Options: bt.Options{
 		Args: args, PID: a.PID, HasCommand: a.HasCommand, Settings: m.Source.Options,
 		// What the source may do was decided when it was first compiled.
-		Unsafe: true,
-		Parse:  syntax.Options{Includer: &includer{texts: m.Source.Includes, sealed: true}},
+		Unsafe:   true,
+		ReadFile: carried(m.Source.Includes),
 	}})
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +39,9 @@ func DumpScript(w io.Writer, file *source.File, o CompileOptions, d DumpOptions)
 			return err
 		}
 	}
-	o.includer()
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return diags
@@ -75,7 +78,7 @@ func Dump(w io.Writer, o *Object, d DumpOptions) error {
 		}
 		co := CompileOptions{}
 		co.Args, co.Settings = m.Source.Args, m.Source.Options
-		co.Parse.Includer = &includer{texts: m.Source.Includes, sealed: true}
+		co.ReadFile = carried(m.Source.Includes)
 		return DumpScript(w, source.NewFile(m.Source.Name, m.Source.Text), co, d)
 	}
 	return dump(w, o.Object, nil, d)

@@ -1,95 +1,27 @@
 package skep
 
 import (
-	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
-
-	"github.com/skep-bpf/skep/source"
 )
 
-// An includer finds included files in directories, or among texts that an
-// object carries. What it cannot find of the system's headers is left to the
-// types of the target.
-type includer struct {
-	dirs []string
-	// texts are files by the name they were included by: those found so far,
-	// or all there are when sealed.
-	texts  map[string]string
-	sealed bool
-}
-
-// maxIncludeSize bounds a header, in bytes.
-const maxIncludeSize = 16 << 20
-
-// Include implements syntax.Includer.
-func (in *includer) Include(path string, angled bool, from *source.File) (*source.File, error) {
-	if text, ok := in.texts[path]; ok {
-		return source.NewFile(path, text), nil
-	}
-	if in.sealed {
-		if angled || systemHeader(path) {
-			return nil, nil
+// carried returns what reads the files that a source included when it was
+// compiled, by the names they had then; directories that were given by -I may
+// be missing from the name that is asked for.
+func carried(texts map[string]string) func(name string) ([]byte, error) {
+	return func(name string) ([]byte, error) {
+		if text, ok := texts[name]; ok {
+			return []byte(text), nil
 		}
-		return nil, errors.New("the object does not carry it")
-	}
-	for _, name := range in.candidates(path, angled, from) {
-		st, err := os.Stat(name)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && st.IsDir() {
-			continue
-		}
-		if err == nil && st.Size() > maxIncludeSize {
-			return nil, errors.New("it is too large")
-		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			if errors.Is(err, fs.ErrPermission) {
-				err = errors.New("permission denied")
+		found := ""
+		for path := range texts {
+			if strings.HasSuffix(path, "/"+name) && (found == "" || path < found) {
+				found = path
 			}
-			return nil, err
 		}
-		if in.texts == nil {
-			in.texts = map[string]string{}
+		if found == "" {
+			return nil, fs.ErrNotExist
 		}
-		in.texts[path] = string(data)
-		return source.NewFile(path, string(data)), nil
+		return []byte(texts[found]), nil
 	}
-	if angled || systemHeader(path) {
-		return nil, nil
-	}
-	return nil, errors.New("there is no such file; -I adds a directory to look in")
-}
-
-func (in *includer) candidates(path string, angled bool, from *source.File) []string {
-	if filepath.IsAbs(path) {
-		return []string{path}
-	}
-	var names []string
-	if !angled {
-		dir := ""
-		if from != nil {
-			dir = filepath.Dir(from.Name)
-		}
-		names = append(names, filepath.Join(dir, path))
-	}
-	for _, dir := range in.dirs {
-		names = append(names, filepath.Join(dir, path))
-	}
-	return names
-}
-
-// systemHeader reports whether a header is one of the kernel's or the C
-// library's, whose types targets know.
-func systemHeader(path string) bool {
-	dir, _, ok := strings.Cut(path, "/")
-	if !ok {
-		return false
-	}
-	switch dir {
-	case "linux", "uapi", "asm", "asm-generic", "net", "sys", "bits", "netinet", "arpa", "kernel", "trace", "drm", "scsi", "rdma", "sound", "crypto":
-		return true
-	}
-	return false
 }

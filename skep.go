@@ -3,7 +3,8 @@ package skep
 import (
 	"context"
 	"fmt"
-	"slices"
+	"maps"
+	"os"
 
 	"github.com/skep-bpf/skep/codegen"
 	"github.com/skep-bpf/skep/kernel"
@@ -31,23 +32,6 @@ type CompileOptions struct {
 	bt.Options
 	// Target is the machine to compile for; nil is the one skep runs on.
 	Target target.Target
-	// IncludeDirs are where included files are looked for, after the directory
-	// of the file that includes them.
-	IncludeDirs []string
-	// Include names files to include before the script.
-	Include []string
-}
-
-// includer returns what finds included files for o, unless o brings its own.
-func (o *CompileOptions) includer() *includer {
-	if o.Parse.Includer != nil {
-		in, _ := o.Parse.Includer.(*includer)
-		return in
-	}
-	in := &includer{dirs: o.IncludeDirs}
-	o.Parse.Includer = in
-	o.Parse.Include = append(slices.Clone(o.Parse.Include), o.Include...)
-	return in
 }
 
 // Compile compiles a script of the tracing language. Errors in the script are
@@ -60,7 +44,9 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 			return nil, err
 		}
 	}
-	included := o.includer()
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return nil, diags
@@ -73,9 +59,6 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 		return nil, err
 	}
 	obj.Manifest = unit.Manifest
-	if included != nil && len(included.texts) > 0 {
-		obj.Manifest.Source.Includes = included.texts
-	}
 	elf, err := obj.Marshal()
 	if err != nil {
 		return nil, fmt.Errorf("the object cannot be written: %w", err)
@@ -93,8 +76,21 @@ type RunOptions struct {
 	Args []string
 	// NoSource refuses objects that would have to be compiled again; see [Adapt].
 	NoSource bool
-	Events   func(runner.Event) error
-	Ready    func(attached int)
+	// Command is a program with its arguments that is started stopped, runs
+	// once everything is attached, and whose end ends the run.
+	Command []string
+	// Pin is a directory of a bpffs where programs, links and maps stay after
+	// the run, "" for none.
+	Pin string
+	// Events receives everything in order; what it is given is good until it
+	// returns (see [runner.Event.Clone]). An error ends the run.
+	Events func(runner.Event) error
+	// Flush, where there is one, is called when no more events are there for now.
+	Flush func() error
+	// Ready is called once everything is attached.
+	Ready func(attached int)
+	// Started gets a handle to the run before its first program runs.
+	Started func(*runner.Handle)
 }
 
 // Run runs an object in the kernel until it ends by itself or ctx is cancelled.
@@ -106,8 +102,19 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, NoSource: opts.NoSource}); err != nil {
 		return runner.Result{}, err
 	}
+	if o.Manifest != nil && o.Manifest.UsesPID {
+		vars := maps.Clone(opts.Load.Vars)
+		if vars == nil {
+			vars = map[string][]byte{}
+		}
+		pid := make([]byte, 8)
+		t.ByteOrder().PutUint64(pid, uint64(opts.PID))
+		vars["skep_pid"] = pid
+		opts.Load.Vars = vars
+	}
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
-		Load: opts.Load, PID: opts.PID, Events: opts.Events, Ready: opts.Ready,
+		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin,
+		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
 	})
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // Capabilities that matter for BPF, by number (include/uapi/linux/capability.h).
-var capabilities = []struct {
+var wanted = []struct {
 	bit  uint
 	name string
 	what string
@@ -47,7 +47,7 @@ func parseCapabilities(status string) (list []Capability, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	for _, c := range capabilities {
+	for _, c := range wanted {
 		list = append(list, Capability{c.name, c.what, mask>>c.bit&1 != 0})
 	}
 	return list, true
@@ -96,4 +96,4 @@ func Settings() []Setting {
 }
 
 // BPFFS reports whether a bpffs is mounted at its usual place.
-func BPFFS() bool { return isBPFFS("/sys/fs/bpf") }
+func BPFFS() bool { return mountedBPFFS("/sys/fs/bpf") }

@@ -2,4 +2,4 @@
 
 package kernel
 
-func isBPFFS(string) bool { return false }
+func mountedBPFFS(string) bool { return false }

@@ -3,6 +3,8 @@ package machine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/skep-bpf/skep/hook"
@@ -31,6 +33,14 @@ type LoadOptions struct {
 	Verbose bool
 	// TokenPath is a bpffs that gives a BPF token, "" for none.
 	TokenPath string
+	// Stats asks the machine to count and time the runs of programs while the
+	// object is loaded; see [ProgramStats].
+	Stats bool
+	// Replace is a directory of pins of an object that runs: what it has of
+	// the same name and kind is taken over by this object's maps, and its
+	// links are pointed to this object's programs where that can be done in
+	// place. "" for none.
+	Replace string
 }
 
 // MapOptions change a map before it is made.
@@ -49,17 +59,26 @@ type Loaded interface {
 	Attach(ctx context.Context, requests []Attach) ([]Link, []error)
 	// Run runs a program once, now, and returns its result.
 	Run(program string) (uint32, error)
+	// RunWith is Run with a context or a packet.
+	RunWith(program string, o RunOptions) (RunResult, error)
 	// Map returns a map of the object.
 	Map(name string) (Map, error)
 	// Var returns a global variable.
 	Var(name string) (Var, error)
-	// Records opens a ring buffer for reading.
+	// Records opens a ring buffer, or a perf event array, for reading.
 	Records(name string) (Records, error)
+	// Prints opens what the object's programs print with bpf_printk for
+	// reading: each record is a line without its end, after the name and
+	// number of the thread, the CPU, and the time since boot.
+	Prints() (Records, error)
 	// Logs returns the verifier's log of a program where it was asked for.
 	Logs(program string) string
 	// Missed returns how many runs of a program the machine itself left out.
 	Missed(program string) (uint64, error)
-	// Pin keeps programs, links and maps under a directory of a bpffs.
+	// Stats returns what the machine knows of a program.
+	Stats(program string) (ProgramStats, error)
+	// Pin keeps programs, links and maps under a directory of a bpffs, in
+	// place of those that are pinned there under the same names.
 	Pin(dir string) error
 	Close() error
 }
@@ -72,11 +91,82 @@ type Attach struct {
 	Cookies []uint64
 	// PID limits hooks that can be so limited to a process; 0 is all.
 	PID int
+	// Target is what the points do not say, for programs that attach to one
+	// object of many: a network interface ("eth0", for TC also
+	// "eth0:egress"), the path of a cgroup or of a network namespace, the name
+	// of a map for socket maps, "ID:function" of a program to be replaced, the
+	// family, hook and priority of a netfilter program
+	// ("ipv4:input:-100"), the map of an iterator over elements.
+	Target string
 }
+
+// A TargetError says that a program attaches to one object of many, and that
+// Attach.Target does not name it or names it wrongly.
+type TargetError struct {
+	Program string
+	// Needs says what must be named: "a network interface".
+	Needs string
+	// Target is what was named, "" for nothing.
+	Target string
+	Err    error
+}
+
+func (e *TargetError) Error() string {
+	if e.Target == "" {
+		return fmt.Sprintf("program %s attaches to %s: say to which with --attach %s=TARGET", e.Program, e.Needs, e.Program)
+	}
+	return fmt.Sprintf("program %s attaches to %s, and %q is none: %v", e.Program, e.Needs, e.Target, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *TargetError) Unwrap() error { return e.Err }
 
 // A Link is an attachment. Closing it detaches.
 type Link interface {
 	Close() error
+}
+
+// An Iterator is the Link of an iterator.
+type Iterator interface {
+	Link
+	// Open runs the iterator and returns what it prints.
+	Open() (io.ReadCloser, error)
+}
+
+// RunOptions are what a program is run with.
+type RunOptions struct {
+	// Context is what the program's context points to: the arguments of a raw
+	// tracepoint, whatever a syscall program takes, a struct __sk_buff or
+	// xdp_md where Data is a packet.
+	Context []byte
+	// Data is a packet, for programs that take one.
+	Data []byte
+	// Repeat is how often to run; 0 is once. Programs that take packets only.
+	Repeat int
+}
+
+// A RunResult is what a run left.
+type RunResult struct {
+	Return uint32
+	// Duration is the mean of one run, for programs that take packets.
+	Duration time.Duration
+	// Context and Data are as the program left them.
+	Context, Data []byte
+}
+
+// ProgramStats are what a machine knows of a program.
+type ProgramStats struct {
+	// Runs and Time count since the program was loaded; they are 0 unless
+	// LoadOptions.Stats was set.
+	Runs uint64
+	Time time.Duration
+	// Missed is how many runs were left out because the program ran already.
+	Missed uint64
+	// Instructions is the length of the program after linking; Verified is how
+	// many the verifier looked at, over all paths.
+	Instructions, Verified int
+	// JITed is the size of the native code in bytes, 0 for none.
+	JITed int
 }
 
 // ErrKeyNotExist is returned by Map.Lookup and Map.Delete.
@@ -106,7 +196,8 @@ type Var interface {
 	Set([]byte) error
 }
 
-// Records reads a ring buffer.
+// Records reads a ring buffer. All methods but Read may be called from other
+// goroutines.
 type Records interface {
 	// Read returns the next record. The bytes are valid until the next call.
 	// It returns os.ErrDeadlineExceeded when the deadline passes and
@@ -115,5 +206,8 @@ type Records interface {
 	SetDeadline(time.Time)
 	// Pending is the number of bytes that wait to be read.
 	Pending() int
+	// Lost is how many records did not fit, where the buffer itself counts
+	// them (perf event arrays do).
+	Lost() uint64
 	Close() error
 }

@@ -14,9 +14,11 @@ func TestMain(m *testing.M) {
 		main() // a copy of this test that "skep build --exe" made
 	}
 	testscript.Main(m, map[string]func(){
-		"skep":     main,
-		"bpftrace": main,
-		"as":       as,
+		"as":        as,
+		"skep":      main,
+		"bpftrace":  main,
+		"skep-load": load,
+		"work":      work,
 	})
 }
 
@@ -35,6 +37,11 @@ func TestScripts(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)
 		testenv.NeedTracefs(t)
-		testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: true})
+		testscript.Run(t, testscript.Params{
+			Dir: "testdata/script", RequireExplicitExec: true,
+			Cmds:      map[string]func(*testscript.TestScript, bool, []string){"trace": traceScript},
+			Condition: condition,
+			Setup:     findWork,
+		})
 	})
 }

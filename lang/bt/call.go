@@ -48,11 +48,12 @@ func (g *gen) call(e *syntax.Call) *ir.Value {
 		return g.b.Resize(g.b.Compare(ir.OpNe, p, g.b.Null(p.Type)), ir.I64, false)
 	case "nsecs":
 		return g.nsecs(e)
-	case "reg":
-		return g.registerCall(e)
 	case "ksym", "kptr", "uptr":
 		return g.int(g.value(e.Args[0]))
 	default:
+		if v, ok := g.libraryCall(e, f.Name); ok {
+			return v
+		}
 		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", f.Name)
 	}
 	return g.const64(0)
@@ -87,9 +88,12 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 		g.usymInto(dst, g.value(e.Args[0]))
 	case "strftime":
 		g.b.Store(dst, g.int(g.value(e.Args[1])))
-		g.b.Store(g.b.Offset(dst, 8), g.const64(0))
+		g.b.Store(g.b.Offset(dst, 8), g.b.Const(ir.I32, 0))
+		g.b.Store(g.b.Offset(dst, 12), g.b.Const(ir.I32, int64(g.stringIndex(g.info.Consts[e.Args[0]].Str))))
 	default:
-		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", f.Name)
+		if !g.libraryInto(dst, e, f.Name, t) {
+			g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", f.Name)
+		}
 	}
 }
 

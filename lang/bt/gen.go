@@ -192,6 +192,14 @@ func (g *gen) stmt(s syntax.Stmt) {
 }
 
 func (g *gen) ifStmt(s *syntax.If) {
+	if k, ok := g.info.Consts[s.Cond]; ok && !k.IsString {
+		if k.Int != 0 {
+			g.stmts(s.Then)
+		} else if s.Else != nil {
+			g.stmt(s.Else)
+		}
+		return
+	}
 	then, done := g.block("then"), g.block("endif")
 	els := done
 	if s.Else != nil {

@@ -100,11 +100,6 @@ func (g *gen) stackArgument(n int) *ir.Value {
 	return g.b.Load(ir.I64, g.b.IntToPtr(addr, ir.PtrTo(space)))
 }
 
-// registerCall is reg("name").
-func (g *gen) registerCall(e *syntax.Call) *ir.Value {
-	return g.contextRegister(g.info.Consts[e.Args[0]].Str)
-}
-
 // usdtRegisters are the registers of USDT arguments by the names that package
 // abi has for them, where they differ.
 var usdtRegisters = map[string]string{

@@ -51,6 +51,10 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 		return
 	}
 	if k, ok := g.info.Consts[e]; ok && k.IsString {
+		if t.Kind == check.Array {
+			g.rawInto(dst, []byte(k.Str)) // of pton: no text
+			return
+		}
 		g.bytesInto(dst, []byte(k.Str), t.Size)
 		return
 	}
@@ -187,6 +191,11 @@ func (g *gen) bytesInto(dst *ir.Value, data []byte, size int) {
 	if len(data) >= size && size > 0 {
 		buf[size-1] = 0
 	}
+	g.rawInto(dst, buf)
+}
+
+// rawInto writes constant bytes.
+func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 	order := g.target.ByteOrder()
 	for i := 0; i < len(buf); {
 		rest := buf[i:]
@@ -226,6 +235,8 @@ func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 		}
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
+	case "pcomm", "leader_comm":
+		g.kernelString(dst, g.helper(hTaskBTF), t.Size, "task_struct", "group_leader", "comm")
 	case "func":
 		g.usymInto(dst, g.helper(hFuncIP, g.ctx))
 	default:

@@ -210,6 +210,16 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 		return g.helper(hJiffies)
 	case "cpu":
 		return g.low32(g.helper(hProcessorID))
+	case "ppid":
+		return g.kernelField(g.helper(hTaskBTF), "task_struct", ir.I32, "real_parent", "tgid")
+	case "leader_tid":
+		return g.kernelField(g.helper(hTaskBTF), "task_struct", ir.I32, "group_leader", "pid")
+	case "has_cpid", "cpid":
+		v := g.b.Load(ir.I64, g.b.Global(g.volatileVar("skep_cpid")))
+		if b.Name == "has_cpid" {
+			return g.b.Resize(g.b.Compare(ir.OpNe, v, g.const64(0)), ir.I64, false)
+		}
+		return v
 	case "numaid":
 		return g.low32(g.helper(hNUMANode))
 	case "ncpus":

@@ -56,6 +56,10 @@ func convert(t btf.Type, space Space, local bool, depth int) *Type {
 		}
 		return p
 	case *btf.Array:
+		if n, ok := btf.UnderlyingType(t.Type).(*btf.Int); ok && n.Size == 1 && n.Name == "char" && t.Nelems > 0 {
+			// char[N] is text.
+			return &Type{Kind: String, Size: int(t.Nelems), Space: space}
+		}
 		elem := convert(t.Type, space, local, depth)
 		return &Type{Kind: Array, Elem: elem, Len: int(t.Nelems), Size: elem.Size * int(t.Nelems), Space: space}
 	case *btf.Struct:
@@ -192,3 +196,15 @@ func isNotFound(err error) bool { return errors.Is(err, target.ErrNotFound) }
 
 // FromBTF is the language's view of a C type that lies in the program's memory.
 func FromBTF(t btf.Type) *Type { return fromBTF(t, OwnSpace, true) }
+
+// FindMember finds a member of a struct or union by its name, through
+// anonymous members too. The offset is in bits from the start of t.
+func FindMember(t btf.Type, name string) (path []int, m btf.Member, offset btf.Bits, ok bool) {
+	return findMember(t, name)
+}
+
+// Int64Type is a signed integer of 64 bits.
+var Int64Type = tInt64
+
+// StringType is a string of up to size-1 bytes.
+func StringType(size int) *Type { return stringType(size) }

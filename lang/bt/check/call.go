@@ -54,10 +54,7 @@ func init() {
 		{Name: "kptr", Min: 1, Max: 1, check: checkSpace(KernelSpace)},
 		{Name: "uptr", Min: 1, Max: 1, check: checkSpace(UserSpace)},
 	}
-	functions = make(map[string]*Function, len(list))
-	for _, f := range list {
-		functions[f.Name] = f
-	}
+	register(list...)
 }
 
 func (c *checker) call(e *syntax.Call) *Type {
@@ -145,6 +142,8 @@ func checkAgg(kind AggKind) func(*checker, *syntax.Call, []*Type) *Type {
 			t.Signed = args[0].Signed
 		}
 		switch kind {
+		case Tseries:
+			return c.tseries(e, t)
 		case Hist:
 			if len(args) == 2 {
 				k, ok := c.wantConst(e, 1)

@@ -17,6 +17,14 @@ import (
 type Options struct {
 	// Args are the positional parameters.
 	Args []string
+	// Named are the named parameters, for getopt.
+	Named map[string]string
+	// ReadFile reads a file that a script includes or imports; the error wraps
+	// fs.ErrNotExist where there is none. Nil reads none.
+	ReadFile func(name string) ([]byte, error)
+	// IncludeDirs are directories in which included files are looked for too,
+	// and Include are files that are included before the script.
+	IncludeDirs, Include []string
 	// PID is the process that the run is limited to, 0 for none.
 	PID int
 	// HasCommand says that there is a command whose process is cpid.
@@ -25,8 +33,6 @@ type Options struct {
 	Unsafe bool
 	// Settings override the defaults of the configuration, by name.
 	Settings map[string]string
-	// Parse is for the parser: included files, macros.
-	Parse syntax.Options
 }
 
 // Program checks a script for a target. The Result is nil when there are

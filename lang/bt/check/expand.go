@@ -150,7 +150,7 @@ func (x *expander) expr(e syntax.Expr, b *binding) syntax.Expr {
 		if list := x.macros[e.Func.Text]; list != nil {
 			return x.use(list, e.Loc, e.Func.Text, e.Args, b)
 		}
-		if _, builtin := builtins[e.Func.Text]; builtin && len(e.Args) == 0 && functions[e.Func.Text] == nil {
+		if _, builtin := builtins[e.Func.Text]; builtin && len(e.Args) == 0 {
 			// pid() is pid.
 			return &syntax.Ident{Loc: e.Loc, Name: e.Func.Text}
 		}

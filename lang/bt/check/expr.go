@@ -388,6 +388,9 @@ func (c *checker) binaryType(op syntax.Op, opLoc source.Span, x, y syntax.Expr, 
 			j.Kind == Tuple || j.Kind == Record || j.Kind == Inet || j.Kind == MAC) {
 			return tBool
 		}
+		if xt.Kind == Array && yt.Kind == Array && xt.Size == yt.Size && xt.Elem.Size == yt.Elem.Size {
+			return tBool
+		}
 		if c.charArray(xt) && yt.Kind == String || xt.Kind == String && c.charArray(yt) {
 			return tBool
 		}
@@ -805,10 +808,6 @@ func (c *checker) field(e *syntax.Field) *Type {
 			return tInvalid
 		}
 		t := c.held(fromBTF(m.Type, pointeeSpace(xt.Space), xt.Local), xt.Space)
-		if t.Kind == Array && t.Elem.Kind == Int && t.Elem.Size == 1 && t.Elem.Signed && t.Len > 0 {
-			// char[N] is text.
-			t = &Type{Kind: String, Size: t.Len, Space: xt.Space}
-		}
 		c.info.Fields[e] = &Selection{
 			Path: path, Offset: int(offset / 8), BitOffset: int(offset), Bits: int(m.BitfieldSize),
 			Struct: full, Type: t, Deref: deref, Local: xt.Local,

@@ -11,10 +11,6 @@ import (
 	"github.com/skep-bpf/skep/source"
 )
 
-func init() {
-	functions["reg"] = &Function{Name: "reg", Min: 1, Max: 1, check: checkReg}
-}
-
 func (c *checker) args(e *syntax.Ident) *Type {
 	ctx := &c.inst.Ctx
 	if ctx.Args != nil {

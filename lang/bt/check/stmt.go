@@ -29,8 +29,13 @@ func (c *checker) stmt(s syntax.Stmt) {
 		c.block(s)
 	case *syntax.If:
 		c.cond(s.Cond)
-		c.block(s.Then)
-		if s.Else != nil {
+		// What a constant rules out is never looked at, so that a script can
+		// ask for types and parameters.
+		k, constant := c.info.Consts[s.Cond]
+		if !constant || k.Int != 0 {
+			c.block(s.Then)
+		}
+		if s.Else != nil && (!constant || k.Int == 0) {
 			c.stmt(s.Else)
 		}
 	case *syntax.While:

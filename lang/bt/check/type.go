@@ -166,7 +166,7 @@ func intType(size int, signed bool) *Type {
 	return tUint64
 }
 
-// StringType is a string of up to size-1 bytes.
+// stringType is a string of up to size-1 bytes.
 func stringType(size int) *Type { return &Type{Kind: String, Size: size} }
 
 // stackSize is the size of a stored stack; see object.StackSize.
