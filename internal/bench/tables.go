@@ -118,6 +118,7 @@ func start(p peer, script string) (*tracer, error) {
 	t := &tracer{}
 	args := p.run(script)
 	t.cmd = exec.Command(args[0], args[1:]...)
+	t.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	t.cmd.Env = append(os.Environ(), notify+"=1")
 	t.cmd.Stderr = &t.stderr
 	out, err := t.cmd.StdoutPipe()
@@ -158,7 +159,7 @@ func (b *bencher) attach(string) error {
 	b.head("Attaching and detaching all system calls: `"+script+"`", "what")
 	type pair struct{ on, off time.Duration }
 	all := make([][]pair, len(b.peers))
-	for range min(b.reps, 3) {
+	for range max(1, b.reps/5) {
 		for i, p := range b.peers {
 			t, err := start(p, script)
 			if err != nil {
