@@ -231,4 +231,3 @@ func (a *app) bpftraceDebug(b *bpftraceFlags, in input) error {
 	_, err = a.stderr.Write(text.Bytes())
 	return err
 }
-

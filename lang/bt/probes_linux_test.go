@@ -56,7 +56,7 @@ func load(t *testing.T, script string, o bt.Options) *object.Object {
 	if err != nil {
 		var ve *kernel.VerifierError
 		if errors.As(err, &ve) {
-			t.Fatalf("%s\n%v\n%s", script, err, strings.Join(ve.Log, "\n"))
+			t.Fatalf("%s\n%v\n%s", script, err, ve.Log)
 		}
 		t.Fatalf("%s: %v", script, err)
 	}
