@@ -3,6 +3,8 @@ package skep
 import (
 	"context"
 	"fmt"
+	"maps"
+	"os"
 
 	"github.com/skep-bpf/skep/codegen"
 	"github.com/skep-bpf/skep/kernel"
@@ -42,6 +44,9 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 			return nil, err
 		}
 	}
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return nil, diags
@@ -71,8 +76,21 @@ type RunOptions struct {
 	Args []string
 	// NoSource refuses objects that would have to be compiled again; see [Adapt].
 	NoSource bool
-	Events   func(runner.Event) error
-	Ready    func(attached int)
+	// Command is a program with its arguments that is started stopped, runs
+	// once everything is attached, and whose end ends the run.
+	Command []string
+	// Pin is a directory of a bpffs where programs, links and maps stay after
+	// the run, "" for none.
+	Pin string
+	// Events receives everything in order; what it is given is good until it
+	// returns (see [runner.Event.Clone]). An error ends the run.
+	Events func(runner.Event) error
+	// Flush, where there is one, is called when no more events are there for now.
+	Flush func() error
+	// Ready is called once everything is attached.
+	Ready func(attached int)
+	// Started gets a handle to the run before its first program runs.
+	Started func(*runner.Handle)
 }
 
 // Run runs an object in the kernel until it ends by itself or ctx is cancelled.
@@ -84,8 +102,19 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, NoSource: opts.NoSource}); err != nil {
 		return runner.Result{}, err
 	}
+	if o.Manifest != nil && o.Manifest.UsesPID {
+		vars := maps.Clone(opts.Load.Vars)
+		if vars == nil {
+			vars = map[string][]byte{}
+		}
+		pid := make([]byte, 8)
+		t.ByteOrder().PutUint64(pid, uint64(opts.PID))
+		vars["skep_pid"] = pid
+		opts.Load.Vars = vars
+	}
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
-		Load: opts.Load, PID: opts.PID, Events: opts.Events, Ready: opts.Ready,
+		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin,
+		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
 	})
 }

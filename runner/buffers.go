@@ -46,7 +46,9 @@ func (r *run) openBuffers(ctx context.Context) (func(), error) {
 		}
 		read(rec, func(data []byte) error { return r.foreign(b, data) })
 	}
-	if p, ok := r.loaded.(interface{ Prints() (machine.Records, error) }); ok && r.man.Prints {
+	if p, ok := r.loaded.(interface {
+		Prints() (machine.Records, error)
+	}); ok && r.man.Prints {
 		if rec, err := p.Prints(); err == nil {
 			read(rec, func(data []byte) error {
 				return r.Events(Event{Kind: object.EventJoin, Text: string(data)})

@@ -28,6 +28,9 @@ type Config struct {
 	// Command is a program with its arguments that is started stopped, runs
 	// once everything is attached, and whose end ends the run.
 	Command []string
+	// Pin is a directory where programs, links and maps are kept after the
+	// run, "" for none.
+	Pin string
 	// Events receives everything in order. An error ends the run.
 	Events func(Event) error
 	// Flush is called when no more events are there for now.
@@ -218,6 +221,11 @@ func (r *run) all(parent context.Context) error {
 	attached, err := r.attach(ctx)
 	if err != nil {
 		return errors.Join(err, r.detach())
+	}
+	if r.Pin != "" {
+		if err := r.loaded.Pin(r.Pin); err != nil {
+			return errors.Join(fmt.Errorf("nothing can be pinned below %s: %w", r.Pin, err), r.detach())
+		}
 	}
 	stopSignals, err := r.signals()
 	if err != nil {

@@ -48,7 +48,7 @@ func ReadBinary(r io.ReaderAt) (b *Binary, err error) {
 			}
 		}
 	}
-	if b.Functions == nil {
+	if f.Section(".symtab") == nil {
 		// A stripped Go binary still has the table its runtime needs.
 		if file, err := symbol.NewBinary(r); err == nil {
 			if funcs, err := file.GoFuncs(); err == nil {

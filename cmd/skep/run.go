@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skep-bpf/skep"
+	"github.com/skep-bpf/skep/runner"
 	"github.com/skep-bpf/skep/source"
+	"github.com/skep-bpf/skep/ui/json"
 	"github.com/skep-bpf/skep/ui/text"
 )
 
@@ -131,12 +135,31 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 		out = f
 	}
 	terminal := r.output == "" && isTerminal(a.stdout)
-	p := text.New(out, a.stderr, terminal)
-	res, err := skep.Run(cmd.Context(), obj, skep.RunOptions{
-		PID:    r.pid,
-		Events: p.Event,
-		Ready:  func(n int) { a.ready(out, r, n) },
-	})
+	command, err := splitCommand(r.command)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	p := a.printer(out, r, obj, terminal)
+	opts := skep.RunOptions{
+		PID: r.pid, NoSource: r.noSource, Command: command, Pin: r.pin,
+		Events: p.Event, Flush: p.Flush,
+		Ready: func(int) {
+			a.ready()
+			if r.dryRun {
+				cancel()
+			}
+		},
+	}
+	opts.Load.Verbose = r.verbose
+	switch r.buffer {
+	case "none":
+		opts.Events = func(e runner.Event) error { return errors.Join(p.Event(e), p.Flush()) }
+	case "full":
+		opts.Flush = nil
+	}
+	res, err := skep.Run(ctx, obj, opts)
 	a.code = res.Code
 	if flush := p.Flush(); flush != nil && err == nil {
 		err = flush
@@ -144,15 +167,69 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	return err
 }
 
-// ready says that everything is attached.
-func (a *app) ready(out io.Writer, r *runFlags, n int) {
-	plural := "s"
-	if n == 1 {
-		plural = ""
+// A printer shows events.
+type printer interface {
+	Event(runner.Event) error
+	Flush() error
+}
+
+func (a *app) printer(out io.Writer, r *runFlags, obj *skep.Object, terminal bool) printer {
+	name := ""
+	if obj.Manifest != nil {
+		name = obj.Manifest.Source.Name
 	}
-	if !r.quiet && r.format == "text" {
-		fmt.Fprintf(a.stderr, "Attached %d probe%s\n", n, plural)
+	if r.format == "json" {
+		p := json.New(out)
+		p.File = name
+		return p
 	}
+	p := text.New(out, a.stderr, terminal)
+	p.File, p.Quiet = name, r.quiet
+	return p
+}
+
+// splitCommand splits a command into words, as a shell does: quotes keep
+// spaces, a backslash takes the next character as it is.
+func splitCommand(s string) ([]string, error) {
+	var words []string
+	var word strings.Builder
+	in, quote := false, byte(0)
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case quote != 0 && c == quote:
+			quote = 0
+		case c == '\\' && quote != '\'':
+			if i++; i == len(s) {
+				return nil, usagef("the command %q ends with a backslash", s)
+			}
+			word.WriteByte(s[i])
+			in = true
+		case quote != 0:
+			word.WriteByte(c)
+		case c == '"' || c == '\'':
+			quote, in = c, true
+		case c == ' ' || c == '\t' || c == '\n':
+			if in {
+				words = append(words, word.String())
+				word.Reset()
+			}
+			in = false
+		default:
+			word.WriteByte(c)
+			in = true
+		}
+	}
+	if quote != 0 {
+		return nil, usagef("a quote of the command %q is not closed", s)
+	}
+	if in {
+		words = append(words, word.String())
+	}
+	return words, nil
+}
+
+// ready says to whom expects it that everything is attached.
+func (a *app) ready() {
 	if os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "" {
 		fmt.Fprintln(a.stdout, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
 	}

@@ -87,6 +87,7 @@ func (s *scriptFlags) options(args []string) (skep.CompileOptions, error) {
 	o := skep.CompileOptions{}
 	o.Args = args
 	o.Unsafe = s.unsafe
+	o.IncludeDirs, o.Include = s.dirs, s.includes
 	o.Settings = skep.EnvironmentSettings(os.Environ())
 	if s.target == "" {
 		return o, nil

@@ -14,6 +14,7 @@ func TestMain(m *testing.M) {
 		"skep":      main,
 		"bpftrace":  main,
 		"skep-load": load,
+		"work":      work,
 	})
 }
 
@@ -23,6 +24,11 @@ func TestScripts(t *testing.T) {
 	guest.Matrix(t, guest.Config{Files: guest.Files{"testdata": "testdata"}}, func(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)
-		testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: true})
+		testscript.Run(t, testscript.Params{
+			Dir: "testdata/script", RequireExplicitExec: true,
+			Cmds:      map[string]func(*testscript.TestScript, bool, []string){"trace": traceScript},
+			Condition: condition,
+			Setup:     findWork,
+		})
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
-	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/target"
@@ -29,7 +28,8 @@ type Unit struct {
 // Compile parses, checks and lowers a script for a target. Warnings come with
 // a Unit; when there are errors the Unit is nil.
 func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List) {
-	prog, diags := syntax.Parse(file, syntax.Options{})
+	files := &reader{opts: o, texts: map[string]string{}, files: map[string]*source.File{}}
+	prog, diags := files.parse(file)
 	if diags.HasErrors() {
 		return nil, diags
 	}
@@ -43,7 +43,7 @@ func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List)
 		mod: &ir.Module{Name: file.Name, License: res.Config.License},
 		man: &object.Manifest{
 			Version: object.ManifestVersion,
-			Source:  object.Source{Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Options: o.Settings},
+			Source:  object.Source{Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Includes: files.texts, Options: o.Settings},
 			Target:  object.Platform{Arch: t.Arch(), Release: t.Release().Text},
 		},
 		maps: map[*check.Map]*mapInfo{}, probes: map[string]int{}, losses: map[object.Loss]int{},
@@ -83,6 +83,7 @@ type lowerer struct {
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int
 	counter     *ir.Func
+	zeroVar     *ir.Global
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {

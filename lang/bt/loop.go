@@ -287,10 +287,52 @@ func (g *gen) callback(s syntax.Stmt, params []ir.Type, body func(cg *gen, args 
 		g.b.Store(g.b.Offset(fr.alloca, frameIndex), g.index)
 	}
 	g.b.Store(g.b.Offset(fr.alloca, frameLeave), g.const64(0))
+	g.hide(s)
 	call(g.b.FuncRef(f), fr.alloca)
 	on := g.block("after.loop")
 	g.b.If(g.b.Compare(ir.OpEq, g.b.Load(ir.I64, g.b.Offset(fr.alloca, frameLeave)), g.const64(0)), on, g.leave)
 	g.b.At(on)
+}
+
+// hide makes the verifier forget what it knows of the variables that a loop
+// changes: knowing them, it would follow the loop round by round.
+func (g *gen) hide(s syntax.Stmt) {
+	var zero *ir.Value
+	done := map[*check.Var]bool{}
+	forget := func(e syntax.Expr) {
+		x, ok := e.(*syntax.Var)
+		if !ok {
+			return
+		}
+		v := g.info.Vars[x]
+		if v == nil || done[v] || v.Type == nil || !v.Type.IsScalar() || irType(v.Type) != ir.I64 ||
+			!g.nesting.captured[v] || g.nesting.owner[v].depth > g.nest.depth {
+			return
+		}
+		done[v] = true
+		if zero == nil {
+			zero = g.b.Load(ir.I64, g.b.Global(g.zero()))
+		}
+		p := g.variable(v)
+		g.b.Store(p, g.b.Binary(ir.OpXor, g.b.Load(ir.I64, p), zero))
+	}
+	syntax.Inspect(s, func(n syntax.Node) {
+		switch n := n.(type) {
+		case *syntax.Assign:
+			forget(n.Lhs)
+		case *syntax.IncDec:
+			forget(n.X)
+		}
+	})
+}
+
+// zero is a variable that is always 0, which the verifier cannot know.
+func (l *lowerer) zero() *ir.Global {
+	if l.zeroVar == nil {
+		l.zeroVar = &ir.Global{Name: "skep_zero", Section: ".bss", Type: u64Type, Init: make([]byte, 8)}
+		l.mod.Globals = append(l.mod.Globals, l.zeroVar)
+	}
+	return l.zeroVar
 }
 
 // begin makes the entry of a function, which stays open until end.

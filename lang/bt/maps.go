@@ -62,6 +62,8 @@ func aggFields(t *check.Type) btf.Type {
 		return arrayOf(u64Type, object.HistBuckets(int(t.Params[0])))
 	case check.Lhist:
 		return arrayOf(u64Type, lhistBuckets(t))
+	case check.Tseries:
+		return arrayOf(u64Type, tseriesSlot/8*int(t.Params[1]))
 	}
 	return number
 }
@@ -87,6 +89,9 @@ func (l *lowerer) declareMap(m *check.Map) {
 			show.Bits = int(m.Value.Params[0])
 		case check.Lhist:
 			show.Min, show.Max, show.Step = m.Value.Params[0], m.Value.Params[1], m.Value.Params[2]
+		case check.Tseries:
+			show.Interval, show.Buckets = uint64(m.Value.Params[0]), int(m.Value.Params[1])
+			show.Inner = tseriesInner[m.Value.Mode]
 		}
 	} else {
 		value = btfType(m.Value)
@@ -466,6 +471,8 @@ func (g *gen) aggregate(m *mapInfo, keys []syntax.Expr, call *syntax.Call) {
 	case check.Lhist:
 		bucket := g.lhistBucket(n, t)
 		g.withElement(m, key, func(p *ir.Value) { g.addBucket(m, p, bucket, lhistBuckets(t)) })
+	case check.Tseries:
+		g.withElement(m, key, func(p *ir.Value) { g.tseries(p, n, t) })
 	default:
 		g.errorf(call.Loc, "unsupported", "%s cannot be compiled yet", t.Agg)
 	}

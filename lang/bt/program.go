@@ -163,7 +163,7 @@ func (g *gen) allRaw() bool {
 }
 
 // multi reports whether the points of the instance are attached by one link of
-// many, and notes that the object relies on it.
+// many. A machine that cannot do that attaches to them one by one.
 func (g *gen) multi(name target.FeatureName, fits func(hook.Point) bool) bool {
 	if len(g.inst.Points) < 2 {
 		return false
@@ -173,7 +173,7 @@ func (g *gen) multi(name target.FeatureName, fits func(hook.Point) bool) bool {
 			return false
 		}
 	}
-	return g.feature(name)
+	return g.target.Feature(name).Have
 }
 
 func kindName(inst *check.Instance) string {

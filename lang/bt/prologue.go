@@ -21,7 +21,8 @@ func (g *gen) prologue() {
 }
 
 // filterPID leaves the program when the run is limited to another process.
-// The process is a read-only variable, so that an object serves any.
+// The process is a read-only variable, so that an object serves any, and all
+// when it is 0; the kernel removes what that makes unreachable.
 func (g *gen) filterPID() {
 	if g.opts.PID == 0 {
 		return
@@ -32,8 +33,10 @@ func (g *gen) filterPID() {
 	}
 	g.man.UsesPID = true
 	want := g.b.Load(ir.I64, g.b.Global(g.volatileVar("skep_pid")))
+	limited, ok := g.block("limited"), g.block("process")
+	g.b.If(g.b.Compare(ir.OpEq, want, g.const64(0)), ok, limited)
+	g.b.At(limited)
 	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
-	ok := g.block("process")
 	g.b.If(g.b.Compare(ir.OpEq, tgid, want), ok, g.leave)
 	g.b.At(ok)
 }

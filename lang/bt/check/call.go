@@ -142,6 +142,8 @@ func checkAgg(kind AggKind) func(*checker, *syntax.Call, []*Type) *Type {
 			t.Signed = args[0].Signed
 		}
 		switch kind {
+		case Tseries:
+			return c.tseries(e, t)
 		case Hist:
 			if len(args) == 2 {
 				k, ok := c.wantConst(e, 1)

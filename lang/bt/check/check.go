@@ -19,6 +19,12 @@ type Options struct {
 	Args []string
 	// Named are the named parameters, for getopt.
 	Named map[string]string
+	// ReadFile reads a file that a script includes or imports; the error wraps
+	// fs.ErrNotExist where there is none. Nil reads none.
+	ReadFile func(name string) ([]byte, error)
+	// IncludeDirs are directories in which included files are looked for too,
+	// and Include are files that are included before the script.
+	IncludeDirs, Include []string
 	// PID is the process that the run is limited to, 0 for none.
 	PID int
 	// HasCommand says that there is a command whose process is cpid.

@@ -34,6 +34,7 @@ func result(t *Type) func(*checker, *syntax.Call, []*Type) *Type {
 
 func init() {
 	register(
+		&Function{Name: "tseries", Min: 3, Max: 4, check: checkAgg(Tseries)},
 		&Function{Name: "cat", Min: 1, Max: -1, check: checkFormat},
 		&Function{Name: "system", Min: 1, Max: -1, Unsafe: true, check: checkFormat},
 		&Function{Name: "fail", Min: 1, Max: -1, check: checkFail},
@@ -586,4 +587,40 @@ func checkWriteUser(c *checker, e *syntax.Call, args []*Type) *Type {
 		c.errorf(e.Args[2].Span(), "bad-argument", "the number of bytes must be between 1 and %d", c.res.Config.MaxStrlen)
 	}
 	return tBool
+}
+
+// maxIntervals bounds the intervals of a time series.
+const maxIntervals = 1000
+
+// tseries checks the constants of a time series; Mode is how the values of one
+// interval sum up.
+func (c *checker) tseries(e *syntax.Call, t *Type) *Type {
+	interval, ok := c.wantConst(e, 1)
+	n, okN := c.wantConst(e, 2)
+	if !ok || !okN {
+		return tInvalid
+	}
+	if interval <= 0 {
+		c.errorf(e.Args[1].Span(), "bad-argument", "the interval of tseries must be positive, in nanoseconds").Notef("durations can be written as 100ms or 1s")
+		return tInvalid
+	}
+	if n < 1 || n > maxIntervals {
+		c.errorf(e.Args[2].Span(), "bad-argument", "the number of intervals must be between 1 and %d", maxIntervals)
+		return tInvalid
+	}
+	if len(e.Args) == 4 {
+		inner, ok := c.wantString(e, 3)
+		if !ok {
+			return tInvalid
+		}
+		kinds := []string{"avg", "max", "min", "sum"}
+		if !slices.Contains(kinds, inner) {
+			c.errorf(e.Args[3].Span(), "bad-argument", "values of an interval sum up by avg, max, min or sum, not by %q", inner).
+				Suggest(source.Nearest(inner, slices.Values(kinds)))
+			return tInvalid
+		}
+		t.Mode = inner
+	}
+	t.Params = []int64{interval, n}
+	return t
 }
