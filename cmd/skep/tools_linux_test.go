@@ -72,7 +72,7 @@ var tools = []tool{
 	{name: "killsnoop", load: `kill -0 $$`, want: `\d\d:\d\d:\d\d  \d+ +\S+ +0 +\d+ +0\n`},
 	{name: "loads", load: `true`, wait: 1500 * time.Millisecond, want: `load averages: \d+\.\d{3} \d+\.\d{3} \d+\.\d{3}\n`},
 	{
-		name: "mdflush", first: `[ -e /sys/block/md_skep ] || { echo md_skep > /sys/module/md_mod/parameters/new_array; cd /sys/block/md_skep/md; echo raid1 > level; echo 1 > raid_disks; echo 20480 > component_size; echo 7:1 > new_dev; echo active > array_state; }`,
+		name: "mdflush", first: `[ -e /sys/block/md_skep ] || { echo md_skep > /sys/module/md_mod/parameters/new_array; cd /sys/block/md_skep/md; echo raid1 > level; echo 1 > raid_disks; echo 7:1 > new_dev; echo 16384 > component_size; echo 0 > dev-loop1/slot; echo active > array_state; }`,
 		load: `dd if=/dev/zero of=/dev/md_skep bs=4k count=1 conv=fsync`, want: `\d\d:\d\d:\d\d \d+ +dd +md_skep`,
 	},
 	{name: "naptime", load: `skep-load nanosleep`, want: `\d\d:\d\d:\d\d \d+ +\S+ +\d+ +skep-load +0\.\d{3}`},
@@ -88,7 +88,7 @@ var tools = []tool{
 	{name: "swapin", load: `skep-load swap`, wait: 1500 * time.Millisecond, want: `@\[skep-load, \d+\]: \d+`},
 	{name: "syncsnoop", load: `sync /tmp; sync`, want: `\d\d:\d\d:\d\d  \d+ +sync +tracepoint:syscalls:sys_enter_\w*sync`},
 	{name: "syscount", load: files, want: `(?s)Top 10 syscalls IDs:\n@syscall\[\d+\]: \d+.*Top 10 processes:\n@process\[\S+\]: \d+`},
-	{name: "tcpaccept", load: tcp, want: `\d\d:\d\d:\d\d \d+ +nc +127\.0\.0\.1 +\d+ +127\.0\.0\.1 +4444 +0/\d+`},
+	{name: "tcpaccept", load: tcp, want: `\d\d:\d\d:\d\d \d+ +nc +(::ffff:)?127\.0\.0\.1 +\d+ +(::ffff:)?127\.0\.0\.1 +4444 +\d/\d+`},
 	{name: "tcpconnect", load: tcp, want: `\d\d:\d\d:\d\d \d+ +nc +127\.0\.0\.1 +\d+ +127\.0\.0\.1 +4444`},
 	{name: "tcpdrop", load: unanswered, want: `(?s)10\.9\.9\.1:\d+ +10\.9\.9\.2:4444 +SYN_SENT.*kfree_skb`},
 	{name: "tcplife", load: tcp, want: `\n\d+ +nc +127\.0\.0\.1 +\d+ +127\.0\.0\.1 +4444 +\d+ +\d+ \d+\n`},
