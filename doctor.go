@@ -135,9 +135,18 @@ func privileges(add func(group, name string, h Health, detail, remedy string)) {
 			add("privileges", c.Name, Works, "CAP_SYS_ADMIN stands in", "")
 		default:
 			add("privileges", c.Name, Missing, "it takes this "+c.What,
-				fmt.Sprintf("run as root, or setcap cap_bpf,cap_perfmon,%s+ep on the skep binary", strings.ToLower(c.Name)))
+				"run as root, or give the binary capabilities: setcap "+setcap(c.Name)+"+ep skep")
 		}
 	}
+}
+
+// setcap lists what it takes for everything, and one capability more.
+func setcap(name string) string {
+	list := "cap_bpf,cap_perfmon"
+	if name = strings.ToLower(name); !strings.Contains(list, name) {
+		list += "," + name
+	}
+	return list
 }
 
 // judge says what the value of a setting means.

@@ -57,7 +57,9 @@ func explain(err error) source.List {
 	if errors.As(err, &path) && err == error(path) {
 		return source.List{{Code: "file", Message: pathWords(path)}}
 	}
-	d := &source.Diagnostic{Code: "failed", Message: err.Error()}
+	// Raising that limit has not helped since Linux 5.11.
+	message := strings.ReplaceAll(err.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
+	d := &source.Diagnostic{Code: "failed", Message: message}
 	if errors.Is(err, fs.ErrPermission) {
 		d.Code = "permission"
 		for _, n := range privilegeNotes() {

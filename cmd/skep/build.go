@@ -100,5 +100,10 @@ func (a *app) built(err error, out string, obj *skep.Object) error {
 			programs = append(programs, f.Name)
 		}
 	}
-	return a.printJSON(map[string]any{"type": "built", "file": out, "bytes": len(obj.ELF), "programs": programs})
+	return a.printJSON(struct {
+		Type     string   `json:"type"`
+		File     string   `json:"file"`
+		Bytes    int      `json:"bytes"`
+		Programs []string `json:"programs"`
+	}{"built", out, len(obj.ELF), programs})
 }

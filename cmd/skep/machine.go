@@ -105,7 +105,11 @@ so that scripts are compiled and checked for it elsewhere (--target).`,
 			if err != nil || !a.json {
 				return err
 			}
-			return a.printJSON(map[string]any{"type": "saved", "file": args[0], "name": name})
+			return a.printJSON(struct {
+				Type string `json:"type"`
+				File string `json:"file"`
+				Name string `json:"name"`
+			}{"saved", args[0], name})
 		},
 	}
 	show := &cobra.Command{
@@ -176,7 +180,13 @@ func (a *app) versionCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			v := buildVersion()
 			if a.json {
-				return a.printJSON(map[string]any{"type": "version", "version": v, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
+				return a.printJSON(struct {
+					Type    string `json:"type"`
+					Version string `json:"version"`
+					Go      string `json:"go"`
+					OS      string `json:"os"`
+					Arch    string `json:"arch"`
+				}{"version", v, runtime.Version(), runtime.GOOS, runtime.GOARCH})
 			}
 			_, err := fmt.Fprintf(a.stdout, "skep %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err

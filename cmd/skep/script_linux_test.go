@@ -10,11 +10,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if object, err := embedded(); object != nil || err != nil {
+		main() // a copy of this test that "skep build --exe" made
+	}
 	testscript.Main(m, map[string]func(){
 		"skep":      main,
 		"bpftrace":  main,
 		"skep-load": load,
 		"work":      work,
+		"as":        as,
 	})
 }
 
@@ -24,6 +28,7 @@ func TestScripts(t *testing.T) {
 	guest.Matrix(t, guest.Config{Files: guest.Files{"testdata": "testdata"}}, func(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)
+		testenv.NeedTracefs(t)
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata/script", RequireExplicitExec: true,
 			Cmds:      map[string]func(*testscript.TestScript, bool, []string){"trace": traceScript},

@@ -48,7 +48,10 @@ comma-separated list of FUNCTION, FUNCTION:PASS or :PASS, where either may be *.
 				return err
 			}
 			if a.json {
-				return a.printJSON(map[string]any{"type": "dump", "text": text.String()})
+				return a.printJSON(struct {
+					Type string `json:"type"`
+					Text string `json:"text"`
+				}{"dump", text.String()})
 			}
 			_, err = a.stdout.Write(text.Bytes())
 			return err
