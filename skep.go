@@ -120,10 +120,15 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	if err != nil {
 		return runner.Result{}, err
 	}
-	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, NoSource: opts.NoSource}); err != nil {
+	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, HasCommand: len(opts.Command) > 0, NoSource: opts.NoSource}); err != nil {
 		return runner.Result{}, err
 	}
-	if o.Manifest != nil && o.Manifest.UsesPID {
+	if o.Manifest == nil {
+		if o, err = foreign(o); err != nil {
+			return runner.Result{}, err
+		}
+	}
+	if o.Manifest.UsesPID {
 		vars := maps.Clone(opts.Load.Vars)
 		if vars == nil {
 			vars = map[string][]byte{}
@@ -138,4 +143,16 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin,
 		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
 	})
+}
+
+// foreign gives an object of another compiler the manifest that can be read
+// from it.
+func foreign(o *Object) (*Object, error) {
+	man, err := runner.ManifestOf(o.ELF)
+	if err != nil {
+		return nil, err
+	}
+	obj := *o.Object
+	obj.Manifest = man
+	return &Object{Object: &obj, ELF: o.ELF, Warnings: o.Warnings}, nil
 }

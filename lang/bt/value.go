@@ -1,6 +1,8 @@
 package bt
 
 import (
+	"slices"
+
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
@@ -574,6 +576,9 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 		return place{ptr: g.b.Offset(base.ptr, int64(s.Offset)), t: t}
 	}
 	relocate := !s.Local && (base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel)
+	if relocate && !s.Deref {
+		base.ptr, s = outermost(base.ptr, s)
+	}
 	if s.Bits > 0 && relocate {
 		return place{t: t, value: g.coreBits(base.ptr, s, t)}
 	}
@@ -589,6 +594,26 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 	}
 	ptr := g.b.Field(base.ptr, &ir.FieldRef{Struct: s.Struct, Path: s.Path, Offset: uint32(s.Offset), Relocate: relocate})
 	return place{ptr: ptr, t: t}
+}
+
+// outermost makes the path of a field within a field begin at the outer
+// struct, so that one relocation covers the whole: the inner one may have no
+// name to find it by in the kernel.
+func outermost(p *ir.Value, s *check.Selection) (*ir.Value, *check.Selection) {
+	outer, ok := p.Aux.(*ir.FieldRef)
+	if p.Op != ir.OpField || !ok || !outer.Relocate {
+		return p, s
+	}
+	steps, err := ir.WalkPath(outer.Struct, outer.Path)
+	if err != nil || len(steps) == 0 || btf.UnderlyingType(steps[len(steps)-1].Type) != btf.UnderlyingType(s.Struct) {
+		return p, s // seen through a cast
+	}
+	whole := *s
+	whole.Struct = outer.Struct
+	whole.Path = append(slices.Clone(outer.Path), s.Path...)
+	whole.Offset += int(outer.Offset)
+	whole.BitOffset += 8 * int(outer.Offset)
+	return p.Args[0], &whole
 }
 
 func structSize(t btf.Type) int { n, _ := btf.Sizeof(t); return n }
