@@ -141,6 +141,9 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
 		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin,
+		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
+			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
+		},
 		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
 	})
 }
