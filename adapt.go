@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/skep-bpf/skep/facts"
-	"github.com/skep-bpf/skep/lang/bt"
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/target"
@@ -88,12 +87,11 @@ func Adapt(o *Object, a AdaptOptions) (*Object, error) {
 	if m.Source.Language != "bt" {
 		return nil, fmt.Errorf("the object's source is in the language %q, which this skep does not know", m.Source.Language)
 	}
-	fresh, err := Compile(source.NewFile(m.Source.Name, m.Source.Text), CompileOptions{Target: a.Target, Options: bt.Options{
-		Args: args, PID: a.PID, HasCommand: a.HasCommand, Settings: m.Source.Options,
-		// What the source may do was decided when it was first compiled.
-		Unsafe:   true,
-		ReadFile: carried(m.Source.Includes),
-	}})
+	opts := sourceOptions(&m.Source)
+	opts.Args, opts.PID, opts.HasCommand = args, a.PID, a.HasCommand
+	// What the source may do was decided when it was first compiled.
+	opts.Unsafe = true
+	fresh, err := Compile(source.NewFile(m.Source.Name, m.Source.Text), CompileOptions{Target: a.Target, Options: opts})
 	if err != nil {
 		return nil, err
 	}

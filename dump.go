@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,9 +38,7 @@ func DumpScript(w io.Writer, file *source.File, o CompileOptions, d DumpOptions)
 			return err
 		}
 	}
-	if o.ReadFile == nil {
-		o.ReadFile = os.ReadFile
-	}
+	o.files()
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return diags
@@ -76,10 +73,7 @@ func Dump(w io.Writer, o *Object, d DumpOptions) error {
 		if m == nil || m.Source.Text == "" {
 			return fmt.Errorf("the object does not hold its source, so there is no IR to show")
 		}
-		co := CompileOptions{}
-		co.Args, co.Settings = m.Source.Args, m.Source.Options
-		co.ReadFile = carried(m.Source.Includes)
-		return DumpScript(w, source.NewFile(m.Source.Name, m.Source.Text), co, d)
+		return DumpScript(w, source.NewFile(m.Source.Name, m.Source.Text), CompileOptions{Options: sourceOptions(&m.Source)}, d)
 	}
 	return dump(w, o.Object, nil, d)
 }

@@ -3,6 +3,7 @@ package skep
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 
@@ -34,6 +35,28 @@ type CompileOptions struct {
 	Target target.Target
 }
 
+// files lets a script include and import files of this machine, unless the
+// caller brings others.
+func (o *CompileOptions) files() {
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
+}
+
+// sourceOptions are what the source that an object carries was compiled with.
+// It may read only the files that travel with the object.
+func sourceOptions(s *object.Source) bt.Options {
+	return bt.Options{
+		Args: s.Args, Settings: s.Options, IncludeDirs: s.IncludeDirs, Include: s.Include,
+		ReadFile: func(name string) ([]byte, error) {
+			if text, ok := s.Includes[name]; ok {
+				return []byte(text), nil
+			}
+			return nil, fs.ErrNotExist
+		},
+	}
+}
+
 // Compile compiles a script of the tracing language. Errors in the script are
 // a [source.List].
 func Compile(file *source.File, o CompileOptions) (*Object, error) {
@@ -44,9 +67,7 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 			return nil, err
 		}
 	}
-	if o.ReadFile == nil {
-		o.ReadFile = os.ReadFile
-	}
+	o.files()
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return nil, diags

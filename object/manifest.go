@@ -72,6 +72,10 @@ type Source struct {
 	Args     []string `json:"args,omitempty"` // positional parameters
 	// Includes are the texts of the files that were included or imported.
 	Includes map[string]string `json:"includes,omitempty"`
+	// IncludeDirs are where included files were looked for, and Include those
+	// that were included before the script.
+	IncludeDirs []string `json:"include_dirs,omitempty"`
+	Include     []string `json:"include,omitempty"`
 	// Options are the settings given beside the source, by name.
 	Options map[string]string `json:"options,omitempty"`
 }

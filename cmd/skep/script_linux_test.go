@@ -14,20 +14,12 @@ func TestMain(m *testing.M) {
 		main() // a copy of this test that "skep build --exe" made
 	}
 	testscript.Main(m, map[string]func(){
-		"as":        as,
 		"skep":      main,
 		"bpftrace":  main,
 		"skep-load": load,
 		"work":      work,
+		"as":        as,
 	})
-}
-
-// TestCommands runs what does not depend on the kernel much, on the live one
-// alone: it starts skep a hundred times, which is slow in guests.
-func TestCommands(t *testing.T) {
-	testenv.NeedBPF(t)
-	testenv.NeedTracefs(t)
-	testscript.Run(t, testscript.Params{Dir: "testdata/cli", RequireExplicitExec: true})
 }
 
 // TestScripts runs the command line as people do, on the live kernel and in

@@ -43,8 +43,11 @@ func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List)
 		mod: &ir.Module{Name: file.Name, License: res.Config.License},
 		man: &object.Manifest{
 			Version: object.ManifestVersion,
-			Source:  object.Source{Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Includes: files.texts, Options: o.Settings},
-			Target:  object.Platform{Arch: t.Arch(), Release: t.Release().Text},
+			Source: object.Source{
+				Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Options: o.Settings,
+				Includes: files.texts, IncludeDirs: o.IncludeDirs, Include: o.Include,
+			},
+			Target: object.Platform{Arch: t.Arch(), Release: t.Release().Text},
 		},
 		maps: map[*check.Map]*mapInfo{}, probes: map[string]int{}, losses: map[object.Loss]int{},
 	}

@@ -18,6 +18,9 @@ type reader struct {
 	files map[string]*source.File
 }
 
+// maxIncludeSize bounds an included file, in bytes.
+const maxIncludeSize = 16 << 20
+
 var errNoFiles = errors.New("no other file can be read here")
 
 func (r *reader) read(name string) (*source.File, error) {
@@ -31,6 +34,9 @@ func (r *reader) read(name string) (*source.File, error) {
 	data, err := r.opts.ReadFile(name)
 	if err != nil {
 		return nil, err
+	}
+	if len(data) > maxIncludeSize {
+		return nil, errors.New("it is too large")
 	}
 	f := source.NewFile(name, string(data))
 	r.files[name], r.texts[name] = f, string(data)
@@ -73,12 +79,28 @@ func (r *reader) Include(name string, angled bool, from *source.File) (*source.F
 	switch {
 	case err == nil:
 		return f, nil
-	case angled && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoFiles)):
+	case (angled || systemHeader(name)) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoFiles)):
 		return nil, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errors.New("there is no such file")
+		return nil, errors.New("there is no such file; -I adds a directory to look in")
+	case errors.Is(err, fs.ErrPermission):
+		return nil, errors.New("permission denied")
 	}
 	return nil, err
+}
+
+// systemHeader reports whether a header is one of the kernel's or the C
+// library's, whose types targets know.
+func systemHeader(name string) bool {
+	dir, _, ok := strings.Cut(name, "/")
+	if !ok {
+		return false
+	}
+	switch dir {
+	case "linux", "uapi", "asm", "asm-generic", "net", "sys", "bits", "netinet", "arpa", "kernel", "trace", "drm", "scsi", "rdma", "sound", "crypto":
+		return true
+	}
+	return false
 }
 
 // maxImports bounds the scripts that are imported by one another.
