@@ -22,6 +22,14 @@ func TestMain(m *testing.M) {
 	})
 }
 
+// TestCommands runs what does not depend on the kernel much, on the live one
+// alone: it starts skep a hundred times, which is slow in guests.
+func TestCommands(t *testing.T) {
+	testenv.NeedBPF(t)
+	testenv.NeedTracefs(t)
+	testscript.Run(t, testscript.Params{Dir: "testdata/cli", RequireExplicitExec: true})
+}
+
 // TestScripts runs the command line as people do, on the live kernel and in
 // the guests.
 func TestScripts(t *testing.T) {
