@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,34 +20,94 @@ import (
 	"github.com/skep-bpf/skep/machine"
 )
 
-// compiled returns the path of testdata/NAME.c as clang compiles it, and what
-// brings it into a guest under the same path.
-func compiled(t testing.TB, name string, args ...string) (string, guest.Files) {
+// A build is what tests compile from testdata, once, and guests get.
+type build struct {
+	libbpf  string // an object
+	noKsyms string // the same without kernel symbols
+	usdt    string // a program
+	files   guest.Files
+	err     error
+	text    []byte
+}
+
+// In guests the same files have these names.
+var guestBuild = build{libbpf: "/skep-libbpf.o", noKsyms: "/skep-noksyms.o", usdt: "/skep-usdt"}
+
+var buildDir string // removed by TestMain
+
+// compileAll builds testdata with clang.
+var compileAll = sync.OnceValue(func() *build {
+	b := &build{files: guest.Files{}}
+	if buildDir, b.err = os.MkdirTemp("", "skep-kernel-test"); b.err != nil {
+		return b
+	}
+	clang, err := exec.LookPath("clang")
+	if err != nil {
+		b.err = err
+		return b
+	}
+	run := func(out string, args ...string) string {
+		out = filepath.Join(buildDir, out)
+		if b.err == nil {
+			b.text, b.err = exec.Command(clang, append(args, "-o", out)...).CombinedOutput()
+		}
+		return out
+	}
+	bpf := []string{
+		"-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c", "testdata/libbpf.c", "-D__TARGET_ARCH_x86",
+		"-I/usr/include/x86_64-linux-gnu", "-I/usr/include/aarch64-linux-gnu",
+	}
+	b.libbpf = run("libbpf.o", bpf...)
+	b.noKsyms = run("noksyms.o", append(bpf, "-DNO_KSYMS")...)
+	b.usdt = run("usdt", "-O2", "testdata/usdt.c")
+	return b
+})
+
+// built returns what is compiled from testdata, as the machine that the test
+// runs on has it.
+func built(t testing.TB) *build {
 	t.Helper()
-	path := "/skep-" + name + ".o"
 	if testenv.InGuest() != "" {
-		return path, nil
+		return &guestBuild
 	}
-	clang := testenv.NeedTool(t, "clang")
-	host := filepath.Join(t.TempDir(), name+".o")
-	args = append(args, "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c", "-o", host, "testdata/"+name+".c",
-		"-D__TARGET_ARCH_x86", "-I/usr/include/x86_64-linux-gnu", "-I/usr/include/aarch64-linux-gnu", "-Wno-compare-distinct-pointer-types")
-	cmd := exec.Command(clang, args...)
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, text)
+	testenv.NeedTool(t, "clang")
+	b := compileAll()
+	if b.err != nil {
+		t.Fatalf("%v\n%s", b.err, b.text)
 	}
-	return host, guest.Files{path: host}
+	return b
+}
+
+// matrix runs body on the live kernel and in guests, of which there is one for
+// all tests here: with what is compiled from testdata where clang is there, LSM
+// programs, some modules, and one CPU. Attaching patches the kernel's code, and
+// QEMU without KVM now and then executes the breakpoint that other CPUs are to
+// be kept off with, which is the end of the guest; with one CPU it cannot.
+func matrix(t *testing.T, body func(t *testing.T)) {
+	t.Helper()
+	guest.Matrix(t, guestConfig(t), body)
+}
+
+func guestConfig(t *testing.T) guest.Config {
+	t.Helper()
+	cfg := guest.Config{Cmdline: "lsm=lockdown,capability,bpf", CPUs: 1, Modules: []string{"tun", "bridge"}}
+	if testenv.InGuest() == "" {
+		if b := compileAll(); b.err == nil {
+			cfg.Files = guest.Program(t, b.usdt)
+			delete(cfg.Files, b.usdt)
+			cfg.Files.Add(guest.Files{guestBuild.libbpf: b.libbpf, guestBuild.noKsyms: b.noKsyms, guestBuild.usdt: b.usdt})
+		}
+	}
+	return cfg
 }
 
 // TestLibbpfObject loads what clang makes of C in libbpf's style, with
 // everything that a loader has to fill in.
 func TestLibbpfObject(t *testing.T) {
-	path, files := compiled(t, "libbpf")
-	cfg := oneCPU
-	cfg.Files = files
-	guest.Matrix(t, cfg, func(t *testing.T) {
+	b := built(t)
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
-		testLibbpf(t, path)
+		testLibbpf(t, b.libbpf)
 	})
 }
 
@@ -150,8 +211,7 @@ func itoa(n uint64) string { return string(appendDecimal(nil, n)) }
 // BenchmarkLoad compares with what package ebpf takes for the same object.
 func BenchmarkLoad(b *testing.B) {
 	needKernel(b)
-	path, _ := compiled(b, "libbpf", "-DNO_KSYMS")
-	big, err := os.ReadFile(path)
+	big, err := os.ReadFile(built(b).noKsyms)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/hook"
-	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/internal/testenv"
 	"github.com/skep-bpf/skep/isa"
 	"github.com/skep-bpf/skep/machine"
@@ -37,11 +36,6 @@ const (
 )
 
 var typeU64 = &btf.Int{Name: "unsigned long long", Size: 8}
-
-// oneCPU is the guest of these tests. Attaching patches the kernel's code, and
-// QEMU without KVM now and then executes the breakpoint that other CPUs are to
-// be kept off with, which is the end of the guest; with one CPU it cannot.
-var oneCPU = guest.Config{Cmdline: "lsm=lockdown,capability,bpf", CPUs: 1}
 
 // needKernel skips tests that the live kernel, or this user, cannot do.
 func needKernel(t testing.TB) {
@@ -144,7 +138,7 @@ func getpid(n int) {
 }
 
 func TestRun(t *testing.T) {
-	guest.Matrix(t, oneCPU, testRun)
+	matrix(t, testRun)
 }
 
 func testRun(t *testing.T) {
@@ -338,7 +332,7 @@ func fault(t *testing.T) {
 // TestHooks attaches a program to each kind of hook, makes the hook happen, and
 // sees that it ran with its cookie, and no more once it is detached.
 func TestHooks(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		for _, c := range hookCases() {
 			t.Run(c.name, func(t *testing.T) { testHook(t, c) })
@@ -575,7 +569,7 @@ func rejected(insns ...isa.Instruction) *object.Object {
 }
 
 func TestVerifierError(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		for name, tt := range map[string]struct {
 			insn    isa.Instruction

@@ -12,7 +12,6 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/abi"
-	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/object"
 )
@@ -40,7 +39,7 @@ func mapObject(typ abi.MapType, flags uint32) *object.Object {
 }
 
 func TestMaps(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		for _, typ := range []abi.MapType{
 			abi.MapHash, abi.MapPercpuHash, abi.MapLRUHash, abi.MapLRUPercpuHash, abi.MapArray, abi.MapPercpuArray, abi.MapLPMTrie,

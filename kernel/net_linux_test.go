@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/abi"
-	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/object"
 )
@@ -71,7 +70,7 @@ func send(n int) error {
 }
 
 func TestNet(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		for _, tt := range []struct {
 			section, target string
@@ -167,7 +166,7 @@ func cgroupDir(t *testing.T) string {
 }
 
 func TestCgroup(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		dir := cgroupDir(t)
 		for _, tt := range []struct {
@@ -196,49 +195,48 @@ func TestCgroup(t *testing.T) {
 	})
 }
 
-// busy runs a process in a cgroup that opens a device and connects to a socket.
+// busy makes this process open a device and connect to a socket as a member of
+// a cgroup.
 func busy(t *testing.T, dir string) {
 	t.Helper()
+	join := func(dir string) {
+		if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := filepath.Dir(dir)
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			before += path
+		}
+	}
+	join(dir)
+	defer join(before)
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			c.Close()
-		}
-	}()
-	cmd := startHelper(t.Context(), "busy", nil, dir, ln.Addr().String())
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-}
-
-func helperBusy() error {
-	if err := os.WriteFile(os.Args[1]+"/cgroup.procs", []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
-		return err
-	}
-	f, err := os.Open("/dev/null")
+	c, err := net.Dial("tcp4", ln.Addr().String())
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	f.Close()
-	c, err := net.Dial("tcp4", os.Args[2])
-	if err != nil {
-		return err
-	}
-	return c.Close()
+	c.Close()
 }
 
 // A program of a map of sockets is attached where links for it exist and where
 // they do not, and let go.
 func TestSockMap(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		c := newCounter().program("prog", "sk_msg", false, 1)
 		c.o.Maps = []*object.Map{{Name: "socks", Type: uint32(abi.MapSockmap), KeySize: 4, ValueSize: 4, MaxEntries: 4}}

@@ -56,7 +56,8 @@ func pin(fd int, path string) error {
 }
 
 // pinOver pins in place of what is pinned there, without a moment in which
-// there is neither.
+// there is neither. What was there goes after a grace period of the kernel's:
+// for some milliseconds an old and a new link may both see an event.
 func pinOver(fd int, path string) error {
 	err := pin(fd, path)
 	if !errors.Is(err, fs.ErrExist) {

@@ -34,7 +34,6 @@ var helpers = map[string]func() error{
 	"attach": helperAttach,
 	"load":   helperLoad,
 	"called": helperCalled,
-	"busy":   helperBusy,
 }
 
 func TestMain(m *testing.M) {
@@ -45,7 +44,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if buildDir != "" {
+		os.RemoveAll(buildDir)
+	}
+	os.Exit(code)
 }
 
 // startHelper prepares a process that runs a helper. Objects go in by standard
@@ -167,7 +170,7 @@ func probeEvents(t *testing.T) string {
 // TestKilled kills a process that has attached to everything, the hard way, and
 // sees that nothing of it is left in the kernel.
 func TestKilled(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		exe, err := os.Executable()
 		if err != nil {
@@ -258,7 +261,8 @@ func unprivileged(cmd *exec.Cmd, caps ...uintptr) {
 }
 
 func TestPrivileges(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	// The oldest kernel has the strictest rules.
+	body := func(t *testing.T) {
 		needKernel(t)
 		exe, err := os.Executable()
 		if err != nil {
@@ -302,7 +306,12 @@ func TestPrivileges(t *testing.T) {
 				}
 			})
 		}
+	}
+	t.Run("live", func(t *testing.T) {
+		testenv.OnMatrix(t)
+		body(t)
 	})
+	t.Run("guest", func(t *testing.T) { guest.Test(t, guest.Kernel61, guestConfig(t), body) })
 }
 
 // readableCopy makes a copy of a file that every user can execute: test

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/abi"
-	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/isa"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/object"
@@ -68,7 +67,7 @@ func records(t testing.TB, l machine.Loaded) machine.Records {
 }
 
 func TestRecords(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		t.Run("ring buffer", func(t *testing.T) { testRecords(t, "raw_tp", abi.MapRingbuf, 4096) })
 		t.Run("perf events", func(t *testing.T) { testRecords(t, "raw_tp", abi.MapPerfEventArray, 0) })
@@ -300,7 +299,7 @@ func BenchmarkRecords(b *testing.B) {
 }
 
 func TestPrints(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		text := &object.Var{Name: "text", Section: ".rodata", Init: []byte("skep counts %d\x00"), Static: true}
 		l := loadObject(t, &object.Object{License: "GPL", Vars: []*object.Var{text}, Funcs: []*object.Func{{
@@ -333,7 +332,7 @@ func TestPrints(t *testing.T) {
 
 // An iterator prints what its program writes, as often as it is opened.
 func TestIterator(t *testing.T) {
-	guest.Matrix(t, oneCPU, func(t *testing.T) {
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		// ctx->meta->seq, and an 'x' for each element.
 		o := &object.Object{License: "GPL", Funcs: []*object.Func{{

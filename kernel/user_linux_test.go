@@ -4,34 +4,13 @@ import (
 	"bufio"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/skep-bpf/skep/hook"
-	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/internal/testenv"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/target"
 )
-
-// userProgram returns the path of testdata/usdt.c, compiled, and what brings it
-// into a guest.
-func userProgram(t *testing.T) (string, guest.Files) {
-	t.Helper()
-	const inGuest = "/skep-usdt"
-	if testenv.InGuest() != "" {
-		return inGuest, nil
-	}
-	path := filepath.Join(t.TempDir(), "usdt")
-	cmd := exec.Command(testenv.NeedTool(t, "clang"), "-O2", "-o", path, "testdata/usdt.c")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	files := guest.Program(t, path)
-	delete(files, path)
-	files[inGuest] = path
-	return path, files
-}
 
 // chat starts the program and returns what makes it go round once, and tells
 // how many semaphores let it through.
@@ -66,10 +45,8 @@ func chat(t *testing.T, path string) (pid int, once func() (open int)) {
 // TestUserProgram attaches to functions and USDT probes of a program in C, one
 // place at a time and by links of many, where the kernel has them.
 func TestUserProgram(t *testing.T) {
-	path, files := userProgram(t)
-	cfg := oneCPU
-	cfg.Files = files
-	guest.Matrix(t, cfg, func(t *testing.T) {
+	path := built(t).usdt
+	matrix(t, func(t *testing.T) {
 		needKernel(t)
 		pid, once := chat(t, path)
 		for _, tt := range []struct {
