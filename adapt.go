@@ -58,8 +58,8 @@ func (e *NoSourceError) Error() string {
 // source does not fit the target.
 func Adapt(o *Object, a AdaptOptions) (*Object, error) {
 	m := o.Manifest
-	if m == nil {
-		return o, nil
+	if m == nil || m.Source.Language == "" {
+		return o, nil // of another compiler
 	}
 	args := m.Source.Args
 	needs := ""
@@ -76,7 +76,7 @@ func Adapt(o *Object, a AdaptOptions) (*Object, error) {
 	}
 	var differences []facts.Difference
 	if !o.compiledFor(a.Target) {
-		differences = facts.Differences(a.Target, m.Facts, a.PID)
+		differences = append(facts.Differences(a.Target, m.Facts, a.PID), facts.Widths(a.Target, o.Object)...)
 	}
 	if needs == "" && len(differences) == 0 {
 		return o, nil

@@ -2,6 +2,7 @@ package skep_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"runtime"
@@ -89,6 +90,10 @@ func load(seed uint64) (refused bool, err error) {
 	}
 	l, err := kernel.New().Load(context.Background(), obj.ELF, machine.LoadOptions{})
 	if err != nil {
+		var ve *kernel.VerifierError
+		if errors.As(err, &ve) {
+			return false, fmt.Errorf("does not load: %w\n%s", err, ve.Log[max(0, len(ve.Log)-4000):])
+		}
 		return false, fmt.Errorf("does not load: %w", err)
 	}
 	return false, l.Close()

@@ -73,7 +73,7 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 		return nil, diags
 	}
 	obj, err := codegen.Generate(unit.Module, codegen.Options{
-		Arch: t.Arch(),
+		Arch: t.Arch(), OnStackLimit: unit.OnStackLimit,
 		Loss: codegen.LossCounter{Var: unit.Losses, Index: uint32(unit.ScratchLoss)},
 	})
 	if err != nil {
@@ -120,10 +120,15 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	if err != nil {
 		return runner.Result{}, err
 	}
-	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, NoSource: opts.NoSource}); err != nil {
+	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, HasCommand: len(opts.Command) > 0, NoSource: opts.NoSource}); err != nil {
 		return runner.Result{}, err
 	}
-	if o.Manifest != nil && o.Manifest.UsesPID {
+	if o.Manifest == nil {
+		if o, err = foreign(o); err != nil {
+			return runner.Result{}, err
+		}
+	}
+	if o.Manifest.UsesPID {
 		vars := maps.Clone(opts.Load.Vars)
 		if vars == nil {
 			vars = map[string][]byte{}
@@ -136,6 +141,21 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
 		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin,
+		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
+			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
+		},
 		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
 	})
+}
+
+// foreign gives an object of another compiler the manifest that can be read
+// from it.
+func foreign(o *Object) (*Object, error) {
+	man, err := runner.ManifestOf(o.ELF)
+	if err != nil {
+		return nil, err
+	}
+	obj := *o.Object
+	obj.Manifest = man
+	return &Object{Object: &obj, ELF: o.ELF, Warnings: o.Warnings}, nil
 }

@@ -555,7 +555,7 @@ func (s *scratcher) own() {
 }
 
 // place finds where the memory is needed first: in the closest block that all
-// uses have before them, outside of loops.
+// uses have before them, outside of loops, and where a run may end.
 func (s *scratcher) place() (*ir.Block, int) {
 	cfg := ir.NewCFG(s.f)
 	uses := func(args []*ir.Value) bool {
@@ -586,7 +586,7 @@ func (s *scratcher) place() (*ir.Block, int) {
 	if index < 0 {
 		index = len(at.Values)
 	}
-	return at, max(index, s.allocas(at))
+	return s.free(cfg, at, max(index, s.allocas(at)))
 }
 
 // allocas counts the allocas at the start of the entry block.

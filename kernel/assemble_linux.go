@@ -13,8 +13,6 @@ import (
 	"github.com/skep-bpf/skep/target/typeindex"
 )
 
-var hostBigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
-
 // objectTypes are an object's types as the kernel takes them: what its
 // functions, maps and variables are, and no more.
 type objectTypes struct {

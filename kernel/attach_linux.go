@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -203,9 +204,16 @@ func (l *loaded) Attach(ctx context.Context, requests []machine.Attach) ([]machi
 	return links, errs
 }
 
-// joinSome joins a few errors and counts the rest.
+// joinSome joins a few errors, each text once, and counts the rest.
 func joinSome(errs []error) error {
 	const most = 5
+	seen := make(map[string]bool)
+	errs = slices.DeleteFunc(errs, func(err error) bool {
+		text := err.Error()
+		again := seen[text]
+		seen[text] = true
+		return again
+	})
 	if len(errs) <= most {
 		return errors.Join(errs...)
 	}

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -23,6 +24,8 @@ import (
 // corePoison is what libbpf and the kernel put where a relocation has no
 // answer: the verifier refuses it, should the program ever get there.
 const corePoison = 0xbad2310
+
+var hostBigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
 
 // coreDepth bounds how deep types are compared.
 const coreDepth = 32

@@ -313,7 +313,7 @@ func (l *loaded) Prints() (machine.Records, error) {
 	attr.Config, attr.Sample, attr.Wakeup = id, 1, 1
 	attr.Sample_type = unix.PERF_SAMPLE_TID | unix.PERF_SAMPLE_TIME | unix.PERF_SAMPLE_CPU | unix.PERF_SAMPLE_RAW
 	attr.Bits = unix.PerfBitUseClockID
-	attr.Clockid = unix.CLOCK_BOOTTIME
+	attr.Clockid = unix.CLOCK_MONOTONIC // others are not safe in NMIs, and refused
 	var line []byte
 	r, err := openPerfReader("bpf_printk", attr, func(body []byte) []byte {
 		line = printLine(line[:0], body, field)

@@ -135,7 +135,7 @@ func refused(what string, err error, n needs) error {
 	case lockedDown("integrity"):
 		e.Why = "the kernel is locked down (lockdown=integrity)"
 	case n.perf && perfParanoid() > 2:
-		e.Why = "kernel.perf_event_paranoid forbids it"
+		e.Why = fmt.Sprintf("kernel.perf_event_paranoid is %d, at which this kernel lets CAP_SYS_ADMIN alone open perf events; set it to 2, or run as root", perfParanoid())
 	default:
 		e.Why = "this process has the capabilities, so the kernel's configuration, a security module or a container's seccomp filter forbids it"
 	}

@@ -106,7 +106,7 @@ func isChatter(line string) bool {
 	// "12: R0=scalar() ..." and "12: safe" are states.
 	head, rest, ok := strings.Cut(line, ": ")
 	if !ok {
-		return strings.HasPrefix(line, "R") && strings.Contains(line, "=") && !strings.Contains(line, " is ") && !strings.Contains(line, "invalid") && !strings.Contains(line, "!")
+		return false
 	}
 	_, err := strconv.ParseUint(head, 10, 31)
 	return err == nil && (strings.HasPrefix(rest, "R") || strings.HasPrefix(rest, "safe") || strings.HasPrefix(rest, "frame") || rest == "")

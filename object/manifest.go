@@ -171,7 +171,8 @@ type Type struct {
 	Signed bool     `json:"signed,omitempty"`
 	// Name is that of an enum or record where it has one; for stacks the mode
 	// ("bpftrace", "perf", "raw", "build_id"); for ksym, usym and timestamps
-	// a format where there is one.
+	// a format where there is one: "func" for a usym that is the function of
+	// the probe it names.
 	Name   string  `json:"name,omitempty"`
 	Len    int     `json:"len,omitempty"`  // of an array
 	Elem   *Type   `json:"elem,omitempty"` // of an array

@@ -156,7 +156,7 @@ func (r *run) signals() (stop func(), err error) {
 func (r *run) iterate() (all bool, err error) {
 	n := 0
 	for _, l := range r.links {
-		it, ok := l.Link.(interface{ Open() (io.ReadCloser, error) })
+		it, ok := l.Link.(machine.Iterator)
 		if !ok {
 			continue
 		}

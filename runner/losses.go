@@ -43,8 +43,8 @@ func (r *run) losses(final bool, missed []Lost) error {
 			}
 		}
 	}
-	if l, ok := r.records.(interface{ Lost() uint64 }); ok {
-		found = append(found, Lost{object.Loss{Kind: object.LossEvent}, l.Lost()})
+	if r.records != nil {
+		found = append(found, Lost{object.Loss{Kind: object.LossEvent}, r.records.Lost()})
 	}
 	if final {
 		found = append(found, missed...)

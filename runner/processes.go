@@ -94,6 +94,10 @@ func (p *processes) note(e ProcessEvent) {
 	}
 	switch {
 	case e.Parent != 0:
+		if _, ok := p.maps[e.PID]; ok {
+			// Told late, by another CPU: the process has moved on.
+			return
+		}
 		maps, ok := p.maps[e.Parent]
 		if !ok {
 			maps = p.read(e.Parent)

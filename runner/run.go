@@ -362,10 +362,18 @@ func (r *run) point(i int) (hook.Point, error) {
 		return hook.Point{}, fmt.Errorf("the object names probe %d, and has %d", i, len(r.man.Probes))
 	}
 	p := &r.man.Probes[i]
-	if p.Hook != "" {
-		return hook.Parse(p.Hook)
+	text := p.Hook
+	if text == "" {
+		text = p.Name
 	}
-	return hook.Parse(p.Name)
+	pt, err := hook.Parse(text)
+	if err != nil {
+		// Objects of other compilers name the section.
+		if s, sErr := hook.ParseSection(text); sErr == nil {
+			return s, nil
+		}
+	}
+	return pt, err
 }
 
 // A timer runs an interval program.

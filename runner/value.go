@@ -173,6 +173,7 @@ func (d *decoder) value(v *Value, t *object.Type, data []byte, room *int) {
 			return
 		}
 		v.Int, v.PID = int64(d.order.Uint64(data)), int(d.order.Uint32(data[8:]))
+		v.index = int(d.order.Uint32(data[12:]))
 		d.names.seen(v.PID)
 	case object.TypeKstack, object.TypeUstack:
 		if len(data) < object.StackSize {

@@ -23,6 +23,8 @@ type Unit struct {
 	// can, and ScratchLoss the element for runs that found no scratch memory.
 	Losses      *ir.Global
 	ScratchLoss int
+	// OnStackLimit is what the script says of it, 0 when it says nothing.
+	OnStackLimit int
 }
 
 // Compile parses, checks and lowers a script for a target. Warnings come with
@@ -61,7 +63,11 @@ func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List)
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	return &Unit{l.mod, l.man, l.lossVar, l.scratchLoss}, diags
+	limit := res.Config.OnStackLimit
+	if limit == check.DefaultConfig().OnStackLimit {
+		limit = 0
+	}
+	return &Unit{l.mod, l.man, l.lossVar, l.scratchLoss, limit}, diags
 }
 
 // A lowerer turns a checked script into a module and its manifest.

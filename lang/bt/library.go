@@ -29,7 +29,7 @@ const (
 // whether it knows the function.
 func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 	none := g.const64(0)
-	arg := func(i int) *ir.Value { return g.int(g.value(e.Args[i])) }
+	scalar := func(i int) *ir.Value { return g.int(g.value(e.Args[i])) }
 	switch name {
 	case "cat":
 		g.format(e, object.EventCat)
@@ -56,7 +56,7 @@ func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 	case "memcmp":
 		return g.memcmp(e), true
 	case "strerror", "signal_name", "syscall_name":
-		return arg(0), true
+		return scalar(0), true
 	case "len":
 		return g.length(e), true
 	case "find":
@@ -64,9 +64,9 @@ func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 	case "bswap":
 		t := memType(g.typeOf(e))
 		if t == ir.I8 {
-			return arg(0), true
+			return scalar(0), true
 		}
-		return g.b.Resize(g.b.Swap(g.b.Resize(arg(0), t, false)), ir.I64, false), true
+		return g.b.Resize(g.b.Swap(g.b.Resize(scalar(0), t, false)), ir.I64, false), true
 	case "kaddr":
 		return g.kernelSymbol(g.info.Consts[e.Args[0]].Str), true
 	case "percpu_kaddr":
@@ -74,21 +74,21 @@ func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 	case "reg":
 		return g.contextRegister(g.info.Consts[e.Args[0]].Str), true
 	case "signal":
-		g.must(g.helper(hSendSignal, arg(0)), "signal")
+		g.must(g.helper(hSendSignal, scalar(0)), "signal")
 	case "signal_thread":
-		g.must(g.helper(hSendThread, arg(0)), "signal_thread")
+		g.must(g.helper(hSendThread, scalar(0)), "signal_thread")
 	case "override":
-		g.helper(hOverride, g.ctx, arg(0))
+		g.helper(hOverride, g.ctx, scalar(0))
 	case "write_user":
 		src := g.memoryOf(e.Args[1], int(g.info.Consts[e.Args[2]].Int))
-		r := g.helper(hProbeWriteUser, g.pointer(arg(0), check.UserSpace), src, arg(2))
+		r := g.helper(hProbeWriteUser, g.pointer(scalar(0), check.UserSpace), src, scalar(2))
 		return g.b.Resize(g.b.Compare(ir.OpEq, r, none), ir.I64, false), true
 	case "socket_cookie":
 		return g.helper(hSocketCookie, g.value(e.Args[0])), true
 	case "unwatch":
-		g.event(object.Event{Kind: object.EventUnwatch}, []arg2{g.scalarArg("address", e.Args[0])})
+		g.event(object.Event{Kind: object.EventUnwatch}, []arg{g.scalarArg("address", e.Args[0])})
 	case "is_err":
-		return g.b.Resize(g.b.Compare(ir.OpUGe, arg(0), g.const64(-4095)), ir.I64, false), true
+		return g.b.Resize(g.b.Compare(ir.OpUGe, scalar(0), g.const64(-4095)), ir.I64, false), true
 	case "pid":
 		return g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32)), true
 	case "tid":
@@ -100,9 +100,6 @@ func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 	}
 	return none, true
 }
-
-// arg2 is arg, which local functions hide here.
-type arg2 = arg
 
 // libraryInto lowers a call whose result lies in memory. It reports whether it
 // knows the function.
@@ -124,7 +121,7 @@ func (g *gen) libraryInto(dst *ir.Value, e *syntax.Call, name string, t *check.T
 	case "path":
 		size := min(g.typeOf(e).Size, t.Size)
 		g.b.MemZero(dst, t.Size)
-		p := g.value2(e.Args[0])
+		p := g.structAddress(e.Args[0])
 		r := g.helper(hDPath, p, dst, g.const64(int64(size)))
 		g.ifThen(g.b.Compare(ir.OpSLt, r, g.const64(0)), func() { g.lose(object.LossFault, "path") })
 	case "pcomm":
@@ -135,8 +132,8 @@ func (g *gen) libraryInto(dst *ir.Value, e *syntax.Call, name string, t *check.T
 	return true
 }
 
-// value2 is the address of a struct that is given by pointer or by place.
-func (g *gen) value2(e syntax.Expr) *ir.Value {
+// structAddress is the address of a struct that is given by pointer or by place.
+func (g *gen) structAddress(e syntax.Expr) *ir.Value {
 	if g.typeOf(e).IsScalar() {
 		return g.value(e)
 	}

@@ -2,15 +2,12 @@ package bt
 
 import (
 	"encoding/binary"
-	"strconv"
 
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/object"
 )
-
-func itoa64(n int64) string { return strconv.FormatInt(n, 10) }
 
 // memory returns the address of the value of an expression that does not fit
 // a register, in memory that the program can read directly.

@@ -1,6 +1,8 @@
 package bt
 
 import (
+	"slices"
+
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
@@ -343,9 +345,25 @@ func (g *gen) arith(op syntax.Op, t, xt, yt *check.Type, x, y *ir.Value) *ir.Val
 	return g.b.Binary(operation(op, t.Signed), x, y)
 }
 
+// isProbe is whether the probe of an index has a name (or not, as op says).
+func (g *gen) isProbe(index *ir.Value, name string, op syntax.Op) *ir.Value {
+	for i, p := range g.man.Probes {
+		if p.Name == name {
+			return g.b.Compare(operation(op, false), index, g.const64(int64(i)))
+		}
+	}
+	return g.b.Const(ir.I1, truth(op == syntax.OpNe))
+}
+
 // compare is the truth value of a comparison.
 func (g *gen) compare(e *syntax.Binary) *ir.Value {
 	xt, yt := g.typeOf(e.X), g.typeOf(e.Y)
+	switch {
+	case xt.Kind == check.ProbeName && yt.Kind == check.String:
+		return g.isProbe(g.value(e.X), g.info.Consts[e.Y].Str, e.Op)
+	case yt.Kind == check.ProbeName && xt.Kind == check.String:
+		return g.isProbe(g.value(e.Y), g.info.Consts[e.X].Str, e.Op)
+	}
 	if !xt.IsScalar() || !yt.IsScalar() {
 		return g.compareMemory(e)
 	}
@@ -558,6 +576,9 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 		return place{ptr: g.b.Offset(base.ptr, int64(s.Offset)), t: t}
 	}
 	relocate := !s.Local && (base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel)
+	if relocate && !s.Deref {
+		base.ptr, s = outermost(base.ptr, s)
+	}
 	if s.Bits > 0 && relocate {
 		return place{t: t, value: g.coreBits(base.ptr, s, t)}
 	}
@@ -573,6 +594,26 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 	}
 	ptr := g.b.Field(base.ptr, &ir.FieldRef{Struct: s.Struct, Path: s.Path, Offset: uint32(s.Offset), Relocate: relocate})
 	return place{ptr: ptr, t: t}
+}
+
+// outermost makes the path of a field within a field begin at the outer
+// struct, so that one relocation covers the whole: the inner one may have no
+// name to find it by in the kernel.
+func outermost(p *ir.Value, s *check.Selection) (*ir.Value, *check.Selection) {
+	outer, ok := p.Aux.(*ir.FieldRef)
+	if p.Op != ir.OpField || !ok || !outer.Relocate {
+		return p, s
+	}
+	steps, err := ir.WalkPath(outer.Struct, outer.Path)
+	if err != nil || len(steps) == 0 || btf.UnderlyingType(steps[len(steps)-1].Type) != btf.UnderlyingType(s.Struct) {
+		return p, s // seen through a cast
+	}
+	whole := *s
+	whole.Struct = outer.Struct
+	whole.Path = append(slices.Clone(outer.Path), s.Path...)
+	whole.Offset += int(outer.Offset)
+	whole.BitOffset += 8 * int(outer.Offset)
+	return p.Args[0], &whole
 }
 
 func structSize(t btf.Type) int { n, _ := btf.Sizeof(t); return n }

@@ -71,6 +71,12 @@ func (c *checker) call(e *syntax.Call) *Type {
 		return tInvalid
 	}
 	c.info.Calls[e] = f
+	switch f.Name {
+	case "kstack", "ustack", "usym", "reg", "override":
+		if c.inFunction(e.Func.Loc, f.Name) {
+			return tInvalid
+		}
+	}
 	if f.Unsafe && !c.opts.Unsafe {
 		c.errorf(e.Func.Loc, "unsafe", "%s changes the system and is only allowed with --unsafe", f.Name)
 	}

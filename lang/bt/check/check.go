@@ -54,7 +54,7 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 	c.declareFuncs(p.Funcs())
 	x := c.expander(p.Macros())
 	for _, f := range p.Funcs() {
-		c.function1(expand(x, f))
+		c.takeFunction(expand(x, f))
 	}
 	for _, probe := range p.Probes() {
 		c.probe(expand(x, probe))
@@ -156,11 +156,7 @@ func (c *checker) infer() {
 
 func (c *checker) instance(inst *Instance, index int) {
 	c.inst, c.info, c.loops, c.instNo, c.inner = inst, &inst.Info, 0, index, map[string]bool{}
-	*c.info = Info{
-		Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}, Vars: map[*syntax.Var]*Var{},
-		Loops: map[*syntax.For]*Loop{}, Maps: map[*syntax.Map]*Map{}, Fields: map[syntax.Expr]*Selection{},
-		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{}, Funcs: map[*syntax.Call]*Instance{},
-	}
+	*c.info = *newInfo()
 	c.scope = &scope{vars: map[string]*Var{}}
 	if inst.Func != nil {
 		c.params(inst.Func)
@@ -230,4 +226,12 @@ func (c *checker) mapNamed(n *syntax.Map) *Map {
 		c.res.Maps = append(c.res.Maps, m)
 	}
 	return m
+}
+
+func newInfo() *Info {
+	return &Info{
+		Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}, Vars: map[*syntax.Var]*Var{},
+		Loops: map[*syntax.For]*Loop{}, Maps: map[*syntax.Map]*Map{}, Fields: map[syntax.Expr]*Selection{},
+		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{}, Funcs: map[*syntax.Call]*Instance{},
+	}
 }

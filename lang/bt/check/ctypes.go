@@ -18,7 +18,7 @@ type enumerator struct {
 // compiler gives them on a 64-bit machine.
 func (c *checker) cDecls(list []*syntax.CDecl) {
 	c.enums = map[string]enumerator{}
-	c.info = &Info{Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}}
+	c.info = newInfo()
 	c.scope = &scope{vars: map[string]*Var{}}
 	c.inst = &Instance{Points: []Point{{}}}
 	for _, d := range list {

@@ -384,6 +384,9 @@ func (c *checker) binaryType(op syntax.Op, opLoc source.Span, x, y syntax.Expr, 
 		if xt.IsScalar() && yt.IsScalar() {
 			return tBool
 		}
+		if xt.Kind == ProbeName && c.isText(y) || yt.Kind == ProbeName && c.isText(x) {
+			return tBool
+		}
 		if j := join(xt, yt); j != nil && (j.Kind == String || j.Kind == Buffer || j.Kind == Array ||
 			j.Kind == Tuple || j.Kind == Record || j.Kind == Inet || j.Kind == MAC) {
 			return tBool
@@ -464,6 +467,12 @@ func CompareSigned(x, y *Type) bool {
 		return arithmeticSign(syntax.OpLt, x, y)
 	}
 	return false
+}
+
+// isText reports whether e is a string that is known now.
+func (c *checker) isText(e syntax.Expr) bool {
+	k, ok := c.info.Consts[e]
+	return ok && k.IsString
 }
 
 func (c *checker) charArray(t *Type) bool {
@@ -715,6 +724,9 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 		return tInvalid
 	}
 	size := t.Size
+	if k, ok := c.info.Consts[e.X]; ok && t.Literal {
+		size = literalSize(k.Int)
+	}
 	if t.Kind == Struct {
 		full, err := c.complete(t.BTF)
 		if err != nil {

@@ -53,8 +53,8 @@ func (c *checker) scalarType(e syntax.TypeExpr) *Type {
 	return t
 }
 
-// function1 takes up the body of a function, its macros expanded.
-func (c *checker) function1(f *syntax.Func) {
+// takeFunction takes up the body of a function, its macros expanded.
+func (c *checker) takeFunction(f *syntax.Func) {
 	u := c.funcs[f.Name.Text]
 	if u == nil || u.inst.Body != nil {
 		return

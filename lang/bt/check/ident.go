@@ -29,8 +29,26 @@ var modes = map[string]bool{
 	"curr_ns": true, "init": true,
 }
 
+// hookNames are builtins that only the program of a probe has: functions are
+// called from several.
+var hookNames = map[string]bool{
+	"args": true, "retval": true, "func": true, "probe": true, "probetype": true, "ctx": true, "kstack": true, "ustack": true,
+}
+
+// inFunction refuses what only the program of a probe has.
+func (c *checker) inFunction(span source.Span, name string) bool {
+	if c.inst.Func == nil {
+		return false
+	}
+	c.errorf(span, "not-in-functions", "%s is not there in functions", name).Notef("give it as a parameter, or write a macro")
+	return true
+}
+
 func (c *checker) ident(e *syntax.Ident) *Type {
 	name := e.Name
+	if hookNames[name] && c.inFunction(e.Loc, name) {
+		return tInvalid
+	}
 	use := func(n int) { c.info.Idents[e] = &Builtin{Name: name, N: n} }
 	if t := builtins[name]; t != nil {
 		if name == "cpid" && !c.opts.HasCommand {
@@ -69,6 +87,9 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 		return c.ctx(e)
 	}
 	if prefix, n, ok := argNumber(name); ok {
+		if c.inFunction(e.Loc, name) {
+			return tInvalid
+		}
 		return c.numberedArg(e, prefix, n)
 	}
 	if modes[name] {

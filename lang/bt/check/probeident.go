@@ -147,7 +147,7 @@ func (c *checker) funcType(e *syntax.Ident) *Type {
 	case hook.Kprobe, hook.Kretprobe:
 		return tKsym
 	case hook.Uprobe, hook.Uretprobe:
-		return tUsym
+		return tUfunc
 	case hook.Fentry, hook.Fexit:
 		return c.str(e, c.inst.Points[0].Func)
 	}
