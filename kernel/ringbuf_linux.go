@@ -48,10 +48,11 @@ type ringReader struct {
 	since     int    // records read since the last wait
 	sinceByte uint64
 
-	reading atomic.Uint64 // pos for other goroutines
-	file    *os.File
-	conn    syscall.RawConn
-	nap     *time.Timer
+	reading  atomic.Uint64 // pos for other goroutines
+	returned atomic.Uint64 // position behind what Read returned last
+	file     *os.File
+	conn     syscall.RawConn
+	nap      *time.Timer
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -163,6 +164,13 @@ func (r *ringReader) next() []byte {
 func (r *ringReader) Read() ([]byte, error) {
 	r.inRead.Lock()
 	defer r.inRead.Unlock()
+	data, err := r.read()
+	// What was returned no longer waits, though its room is not given back yet.
+	r.returned.Store(r.pos)
+	return data, err
+}
+
+func (r *ringReader) read() ([]byte, error) {
 	select {
 	case <-r.closed:
 		return nil, fmt.Errorf("ring buffer %s: %w", r.name, os.ErrClosed)
@@ -249,7 +257,7 @@ func (r *ringReader) Pending() int {
 		return 0
 	default:
 	}
-	return int(atomic.LoadUint64(r.producerPos()) - r.reading.Load())
+	return int(atomic.LoadUint64(r.producerPos()) - r.returned.Load())
 }
 
 // Lost is 0: a program knows when a record does not fit.

@@ -14,7 +14,11 @@ func TestBetween(t *testing.T) {
 	if want := "a\n" + beginMark + "\n\nnew\n\n" + endMark + "\nb\n"; err != nil || got != want {
 		t.Errorf("got %q, %v", got, err)
 	}
-	for _, page := range []string{"", beginMark, endMark + beginMark} {
+	got, err = between("a\n", "new")
+	if want := "a\n\n## Measurements\n\n" + beginMark + "\n\nnew\n\n" + endMark + "\n"; err != nil || got != want {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for _, page := range []string{beginMark, endMark, endMark + beginMark} {
 		if _, err := between(page, "x"); err == nil {
 			t.Errorf("%q has no place for tables", page)
 		}

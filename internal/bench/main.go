@@ -120,10 +120,11 @@ const (
 	endMark   = "<!-- bench:end -->"
 )
 
-// insert replaces what stands between the markers of a file.
+// insert replaces what stands between the markers of a file, which gets them at
+// its end where it has none.
 func insert(file, text string) error {
 	data, err := os.ReadFile(file)
-	if err != nil {
+	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	result, err := between(string(data), text)
@@ -134,10 +135,13 @@ func insert(file, text string) error {
 }
 
 func between(page, text string) (string, error) {
+	if !strings.Contains(page, beginMark) && !strings.Contains(page, endMark) {
+		page += "\n## Measurements\n\n" + beginMark + "\n" + endMark + "\n"
+	}
 	before, rest, ok := strings.Cut(page, beginMark)
 	_, after, ok2 := strings.Cut(rest, endMark)
 	if !ok || !ok2 {
-		return "", fmt.Errorf("it has no lines %s and %s", beginMark, endMark)
+		return "", fmt.Errorf("its markers %s and %s are not in order", beginMark, endMark)
 	}
 	return before + beginMark + "\n\n" + strings.TrimSpace(text) + "\n\n" + endMark + after, nil
 }
