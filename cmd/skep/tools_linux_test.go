@@ -46,7 +46,6 @@ const (
 	noKprobes = "no kprobes"
 	noPoint   = "none of the attach points exists"
 	noDisk    = "on the live kernel the test writes to no disk"
-	noDrop    = "the load is not always dropped with a reason"
 
 	// block writes to a file system on a loop device.
 	block = `dd if=/dev/zero of=/tmp/skep-load/mnt/$$ bs=4k count=64 conv=fsync; sync; sleep 0.2; sync`
@@ -95,7 +94,7 @@ var tools = []tool{
 	{name: "syscount", load: files, want: `(?s)Top 10 syscalls IDs:\n@syscall\[\d+\]: \d+.*Top 10 processes:\n@process\[\S+\]: \d+`},
 	{name: "tcpaccept", load: tcp, want: `\d\d:\d\d:\d\d \d+ +nc +(::ffff:)?127\.0\.0\.1 +\d+ +(::ffff:)?127\.0\.0\.1 +4444 +\d/\d+`, missing: map[string]string{"live": noKprobes}},
 	{name: "tcpconnect", load: tcp, want: `\d\d:\d\d:\d\d \d+ +nc +127\.0\.0\.1 +\d+ +127\.0\.0\.1 +4444`, missing: map[string]string{"live": noKprobes}},
-	{name: "tcpdrop", load: unanswered, want: `(?s)10\.9\.9\.1:\d+ +10\.9\.9\.2:4444 +SYN_SENT *\n.*\+\d+\n`, silent: map[string]string{"live": noDrop, "6.12": noDrop}},
+	{name: "tcpdrop", load: unanswered, want: `(?s)10\.9\.9\.1:\d+ +10\.9\.9\.2:4444 +SYN_SENT *\n.*\+\d+\n`},
 	{name: "tcplife", load: tcp, want: `\n\d+ +nc +127\.0\.0\.1 +\d+ +127\.0\.0\.1 +4444 +\d+ +\d+ \d+\n`, missing: map[string]string{"live": noKprobes}},
 	{name: "tcpretrans", load: unanswered, want: `10\.9\.9\.1:\d+ +10\.9\.9\.2:4444 +SYN_SENT`, missing: map[string]string{"live": noKprobes}},
 	{name: "tcpsynbl", load: tcp, want: `@backlog\[\d+\]: ?\n\[.*\|`, missing: map[string]string{"live": noKprobes}},
