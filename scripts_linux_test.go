@@ -2,11 +2,13 @@ package skep_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/internal/guest"
@@ -22,6 +24,9 @@ var (
 	scriptSeed  = flag.Uint64("seed", 1, "seed of the first random script")
 )
 
+// guestScripts is how many random scripts a guest loads.
+const guestScripts = 40
+
 // limits are the codes of diagnostics that say that a script is too large,
 // which a random one may well be.
 var limits = map[string]bool{"stack-too-large": true, "program-too-large": true}
@@ -29,8 +34,13 @@ var limits = map[string]bool{"stack-too-large": true, "program-too-large": true}
 // TestWellTypedScriptsLoad compiles random well-typed scripts and has the
 // kernel's verifier accept them.
 func TestWellTypedScriptsLoad(t *testing.T) {
-	n := *scriptCount
-	guest.Matrix(t, guest.Config{}, func(t *testing.T) {
+	guest.Matrix(t, guest.Config{Timeout: 10 * time.Minute}, func(t *testing.T) {
+		n := *scriptCount
+		if testenv.InGuest() != "" {
+			// An emulated processor takes its time; see CONFORMANCE.md for
+			// longer runs.
+			n = min(n, guestScripts)
+		}
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)
 		var mu sync.Mutex
@@ -89,6 +99,10 @@ func load(seed uint64) (refused bool, err error) {
 	}
 	l, err := kernel.New().Load(context.Background(), obj.ELF, machine.LoadOptions{})
 	if err != nil {
+		var ve *kernel.VerifierError
+		if errors.As(err, &ve) {
+			return false, fmt.Errorf("does not load: %w\n%s", err, ve.Log[max(0, len(ve.Log)-4000):])
+		}
 		return false, fmt.Errorf("does not load: %w", err)
 	}
 	return false, l.Close()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,6 +171,17 @@ func (l *loaded) createSection(d *dataSection, set bool) error {
 	}
 	km.setSlot()
 	attr := &attrMapCreate{typ: uint32(km.typ), keySize: 4, valueSize: uint32(d.size), maxEntries: 1, flags: km.flags, name: objName(d.name)}
+	if l.opts.Replace != "" && !d.readOnly() {
+		path := filepath.Join(l.opts.Replace, pinMaps, pinName(d.name))
+		if err := km.open(path); err == nil {
+			if d.sameLayout(km.fd) {
+				d.m = km
+				return nil // with the values that it has
+			}
+			km.close()
+			km = &kernelMap{name: km.name, fd: -1, typ: km.typ, keySize: 4, valueSize: d.size, maxEntries: 1, flags: km.flags, slot: d.size}
+		}
+	}
 	if d.typ != nil && l.types.fd >= 0 {
 		attr.btfFD, attr.valueType = uint32(l.types.fd), uint32(l.types.ids[d.typ])
 	}
@@ -189,6 +201,33 @@ func (l *loaded) createSection(d *dataSection, set bool) error {
 		}
 	}
 	return nil
+}
+
+// sameLayout reports whether a map holds the same variables at the same places,
+// as its types tell.
+func (d *dataSection) sameLayout(fd int) bool {
+	var info mapInfo
+	if err := objInfo(fd, &info); err != nil || info.btfID == 0 || d.typ == nil {
+		return false
+	}
+	h, err := btf.NewHandleFromID(btf.ID(info.btfID))
+	if err != nil {
+		return false
+	}
+	defer h.Close()
+	spec, err := h.Spec(nil)
+	if err != nil {
+		return false
+	}
+	typ, err := spec.TypeByID(btf.TypeID(info.valueType))
+	if err != nil {
+		return false
+	}
+	there, ok1 := typ.(*btf.Datasec)
+	here, ok2 := d.typ.(*btf.Datasec)
+	return ok1 && ok2 && slices.EqualFunc(there.Vars, here.Vars, func(a, b btf.VarSecinfo) bool {
+		return a.Offset == b.Offset && a.Size == b.Size && a.Type.TypeName() == b.Type.TypeName()
+	})
 }
 
 // memory maps the section into this process.

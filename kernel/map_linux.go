@@ -479,6 +479,9 @@ func (m *kernelMap) each(yield func(key, value []byte) bool) error {
 type mapInfo struct {
 	typ, id, keySize, valueSize, maxEntries, flags uint32
 	name                                           [objNameLen]byte
+	ifindex, vmlinuxType                           uint32
+	netnsDev, netnsIno                             uint64
+	btfID, keyType, valueType, _                   uint32
 }
 
 // objInfo is BPF_OBJ_GET_INFO_BY_FD.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -163,20 +164,50 @@ func watchProcess(pid int, ended context.CancelFunc) (stop func(), err error) {
 const maxOutput = 64 << 20
 
 // system runs a command of the shell and returns what it prints. The command
-// dies with skep.
+// dies with skep, with all that it started: its shell by the death signal, the
+// rest by a guard that waits on a pipe for the end of skep.
 func system(command string) (string, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var out limited
 	cmd := exec.Command("/bin/sh", "-c", command)
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	release := guard(cmd.Process.Pid)
+	err := cmd.Wait()
+	release()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		err = nil // the command ran, and what it said is shown
 	}
 	return out.String(), err
+}
+
+// guard starts a shell that kills a process group when skep dies before
+// release is called.
+func guard(group int) (release func()) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return func() {}
+	}
+	defer r.Close()
+	cmd := exec.Command("/bin/sh", "-c", `read -r end <&3 || kill -9 "-$1"`, "sh", strconv.Itoa(group))
+	cmd.ExtraFiles = []*os.File{r}
+	// Out of the group of skep, so that what ends skep does not end the guard.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		w.Close()
+		return func() {}
+	}
+	return func() {
+		// The guard ends at the line; if it cannot be written, it is gone.
+		_, _ = w.WriteString("end\n")
+		w.Close()
+		_ = cmd.Wait()
+	}
 }
 
 type limited struct{ strings.Builder }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 	"github.com/skep-bpf/skep/target"
 )
 
-// work is a program whose events are known: "work N" calls getppid, which
-// nothing else in it does, and worked N times, and sets its nice value to 3.
+// work is a program whose events are known: "work N" calls getppid,
+// getpgid and worked N times, which nothing else in it does, looks for a file
+// that is not there, and sets its nice value to 3.
 func work() {
 	n, err := strconv.Atoi(os.Args[1])
 	if err != nil {
@@ -28,6 +30,7 @@ func work() {
 	}
 	for i := range n {
 		syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+		syscall.RawSyscall(syscall.SYS_GETPGID, 0, 0, 0)
 		worked(i)
 	}
 	_, _ = os.Open("/nosuch/file")
@@ -46,6 +49,9 @@ func worked(n int) { workedOn = n }
 
 var workedOn int
 
+// tracing keeps scripts that run side by side from seeing each other's commands.
+var tracing sync.Mutex
+
 // traceScript is "trace FILE SCRIPT [FLAG...] -- CMD [ARGS...]": it runs a
 // script, runs the command once everything is attached, ends the script as
 // Ctrl-C does, and puts what it printed into FILE. $PID in flags is that of
@@ -60,6 +66,8 @@ func traceScript(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || split < 2 || split == len(args)-1 {
 		ts.Fatalf("usage: trace FILE SCRIPT [FLAG...] -- CMD [ARGS...]")
 	}
+	tracing.Lock()
+	defer tracing.Unlock()
 	skep, err := exec.LookPath("skep")
 	ts.Check(err)
 	cmd := exec.Command(skep, append([]string{"run", "-e", args[1]}, args[2:split]...)...)

@@ -29,6 +29,7 @@ type runFlags struct {
 	dryRun   bool
 	pin      string
 	noSource bool
+	args     []string // of an object; nil keeps those it was built with
 }
 
 func (r *runFlags) add(cmd *cobra.Command, a *app) {
@@ -107,6 +108,11 @@ that begin with -- are for getopt.`,
 // runInput compiles what is a script, and runs it.
 func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input) error {
 	obj := in.object
+	if obj != nil {
+		if len(in.args) > 0 {
+			r.args = in.args
+		}
+	}
 	if obj == nil {
 		o, err := s.options(in.args)
 		if err != nil {
@@ -143,7 +149,7 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	defer cancel()
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
-		PID: r.pid, NoSource: r.noSource, Command: command, Pin: r.pin,
+		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin,
 		Events: p.Event, Flush: p.Flush,
 		Ready: func(int) {
 			a.ready()

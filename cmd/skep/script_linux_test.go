@@ -2,6 +2,7 @@ package main
 
 import (
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -33,7 +34,11 @@ func TestCommands(t *testing.T) {
 // TestScripts runs the command line as people do, on the live kernel and in
 // the guests.
 func TestScripts(t *testing.T) {
-	guest.Matrix(t, guest.Config{Files: guest.Files{"testdata": "testdata"}}, func(t *testing.T) {
+	guest.Matrix(t, guest.Config{
+		Files: guest.Files{"testdata": "testdata"}, Timeout: 10 * time.Minute,
+		// Emulated processors race when the kernel changes its own code.
+		CPUs: 1,
+	}, func(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)
 		testenv.NeedTracefs(t)

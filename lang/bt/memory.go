@@ -226,10 +226,9 @@ func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 	switch e.Name {
 	case "comm":
+		// Not every kernel clears what is behind the name: Linux 6.1 does not.
+		g.b.MemZero(dst, t.Size)
 		g.helper(hComm, dst, g.const64(16))
-		if t.Size > 16 {
-			g.b.MemZero(g.b.Offset(dst, 16), t.Size-16)
-		}
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "pcomm", "leader_comm":
