@@ -24,7 +24,7 @@ func main() {
 
 func picture(out, show string, most int, args []string) error {
 	if len(args) == 0 || out == "" {
-		return fmt.Errorf("usage: picture -o FILE [-show TEXT] COMMAND...")
+		return fmt.Errorf("usage: picture -o FILE [-show TEXT] COMMAND [ARGS]")
 	}
 	if show == "" {
 		show = strings.Join(args, " ")
