@@ -1,4 +1,4 @@
-.PHONY: build test bench generate fmt lint cross
+.PHONY: build test bench picture generate fmt lint cross
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/ ./cmd/...
@@ -8,6 +8,10 @@ test:
 
 bench:
 	CGO_ENABLED=0 go test -run '^$$' -bench . -benchmem ./...
+	CGO_ENABLED=0 go run ./internal/bench -write CONFORMANCE.md
+
+picture: build
+	scripts/picture
 
 generate:
 	go generate ./...

@@ -3,6 +3,9 @@ package skep
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"maps"
+	"os"
 
 	"github.com/skep-bpf/skep/codegen"
 	"github.com/skep-bpf/skep/kernel"
@@ -21,6 +24,8 @@ type Object struct {
 	ELF []byte
 	// Warnings were found on the way.
 	Warnings source.List
+
+	target target.Target // that it was compiled for, when this process did
 }
 
 // CompileOptions say how a script is compiled.
@@ -28,6 +33,28 @@ type CompileOptions struct {
 	bt.Options
 	// Target is the machine to compile for; nil is the one skep runs on.
 	Target target.Target
+}
+
+// files lets a script include and import files of this machine, unless the
+// caller brings others.
+func (o *CompileOptions) files() {
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
+}
+
+// sourceOptions are what the source that an object carries was compiled with.
+// It may read only the files that travel with the object.
+func sourceOptions(s *object.Source) bt.Options {
+	return bt.Options{
+		Args: s.Args, Settings: s.Options, IncludeDirs: s.IncludeDirs, Include: s.Include,
+		ReadFile: func(name string) ([]byte, error) {
+			if text, ok := s.Includes[name]; ok {
+				return []byte(text), nil
+			}
+			return nil, fs.ErrNotExist
+		},
+	}
 }
 
 // Compile compiles a script of the tracing language. Errors in the script are
@@ -40,11 +67,15 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 			return nil, err
 		}
 	}
+	o.files()
 	unit, diags := bt.Compile(file, t, o.Options)
 	if unit == nil {
 		return nil, diags
 	}
-	obj, err := codegen.Generate(unit.Module, codegen.Options{Arch: t.Arch()})
+	obj, err := codegen.Generate(unit.Module, codegen.Options{
+		Arch: t.Arch(), OnStackLimit: unit.OnStackLimit,
+		Loss: codegen.LossCounter{Var: unit.Losses, Index: uint32(unit.ScratchLoss)},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -53,21 +84,78 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the object cannot be written: %w", err)
 	}
-	return &Object{obj, elf, diags}, nil
+	return &Object{Object: obj, ELF: elf, Warnings: diags, target: t}, nil
 }
 
 // RunOptions say how an object is run.
 type RunOptions struct {
-	Load   machine.LoadOptions
-	PID    int
+	Load machine.LoadOptions
+	// PID limits the run to a process.
+	PID int
+	// Args are positional parameters for an object that was read; nil keeps
+	// those it was compiled with.
+	Args []string
+	// NoSource refuses objects that would have to be compiled again; see [Adapt].
+	NoSource bool
+	// Command is a program with its arguments that is started stopped, runs
+	// once everything is attached, and whose end ends the run.
+	Command []string
+	// Pin is a directory of a bpffs where programs, links and maps stay after
+	// the run, "" for none.
+	Pin string
+	// Events receives everything in order; what it is given is good until it
+	// returns (see [runner.Event.Clone]). An error ends the run.
 	Events func(runner.Event) error
-	Ready  func(attached int)
+	// Flush, where there is one, is called when no more events are there for now.
+	Flush func() error
+	// Ready is called once everything is attached.
+	Ready func(attached int)
+	// Started gets a handle to the run before its first program runs.
+	Started func(*runner.Handle)
 }
 
 // Run runs an object in the kernel until it ends by itself or ctx is cancelled.
 func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error) {
+	t, err := kernel.Target()
+	if err != nil {
+		return runner.Result{}, err
+	}
+	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, HasCommand: len(opts.Command) > 0, NoSource: opts.NoSource}); err != nil {
+		return runner.Result{}, err
+	}
+	if o.Manifest == nil {
+		if o, err = foreign(o); err != nil {
+			return runner.Result{}, err
+		}
+	}
+	if o.Manifest.UsesPID {
+		vars := maps.Clone(opts.Load.Vars)
+		if vars == nil {
+			vars = map[string][]byte{}
+		}
+		pid := make([]byte, 8)
+		t.ByteOrder().PutUint64(pid, uint64(opts.PID))
+		vars["skep_pid"] = pid
+		opts.Load.Vars = vars
+	}
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
-		Load: opts.Load, PID: opts.PID, Events: opts.Events, Ready: opts.Ready,
+		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin,
+		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
+			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
+		},
+		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
 	})
+}
+
+// foreign gives an object of another compiler the manifest that can be read
+// from it.
+func foreign(o *Object) (*Object, error) {
+	man, err := runner.ManifestOf(o.ELF)
+	if err != nil {
+		return nil, err
+	}
+	obj := *o.Object
+	obj.Manifest = man
+	return &Object{Object: &obj, ELF: o.ELF, Warnings: o.Warnings}, nil
 }

@@ -3,6 +3,7 @@ package codegen
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/skep-bpf/skep/isa"
 )
@@ -57,12 +58,17 @@ type allocator struct {
 	alias  []reg
 	colour []int8
 	cost   []float64
+	seen   []int32 // marks of briggsOK
+	round  int32
 	// occurs tells registers that appear at all.
 	occurs []bool
 
 	simplify, freeze, spill []reg
-	worklist                []int32 // moves
-	stack                   []reg
+	// worklists are the moves to look at, by level: the more often they run,
+	// the higher.
+	worklists [][]int32
+	levels    []float64 // weights, rising
+	stack     []reg
 }
 
 type edgeSet struct {
@@ -103,7 +109,7 @@ func (e *edgeSet) add(a, b reg) {
 
 // allocate gives every virtual register of f a machine register.
 func allocate(f *function) error {
-	for range maxRounds {
+	for round := range maxRounds {
 		f.sweep()
 		a := newAllocator(f)
 		spilled := a.run()
@@ -111,7 +117,7 @@ func allocate(f *function) error {
 			a.assign()
 			return nil
 		}
-		a.rewrite(spilled)
+		a.rewrite(spilled, round < maxRounds/2)
 	}
 	return fmt.Errorf("registers of function %q could not be allocated", f.ir.Name)
 }
@@ -122,7 +128,7 @@ func newAllocator(f *function) *allocator {
 		f: f, edges: newEdgeSet(n),
 		adj: make([][]reg, n), degree: make([]int, n), moveOf: make([][]int32, n),
 		state: make([]nodeState, n), alias: make([]reg, n), colour: make([]int8, n),
-		cost: make([]float64, n), occurs: make([]bool, n),
+		cost: make([]float64, n), occurs: make([]bool, n), seen: make([]int32, n),
 	}
 	for r := range reg(n) {
 		a.alias[r] = r
@@ -256,8 +262,15 @@ func (a *allocator) moveRelated(r reg) bool {
 
 func (a *allocator) run() []reg {
 	a.build()
-	for m := range a.moves {
-		a.worklist = append(a.worklist, int32(m))
+	for _, m := range a.moves {
+		if !slices.Contains(a.levels, m.weight) {
+			a.levels = append(a.levels, m.weight)
+		}
+	}
+	slices.Sort(a.levels)
+	a.worklists = make([][]int32, len(a.levels))
+	for m := len(a.moves) - 1; m >= 0; m-- {
+		a.addMove(int32(m))
 	}
 	for r := firstVirtual; r < a.f.nregs; r++ {
 		if !a.occurs[r] {
@@ -277,6 +290,10 @@ func (a *allocator) run() []reg {
 		}
 	}
 	for {
+		m := int32(-1)
+		if len(a.simplify) == 0 {
+			m = a.bestMove()
+		}
 		switch {
 		case len(a.simplify) > 0:
 			r := a.simplify[len(a.simplify)-1]
@@ -284,8 +301,8 @@ func (a *allocator) run() []reg {
 			if a.state[r] == nodeSimplify {
 				a.push(r)
 			}
-		case len(a.worklist) > 0:
-			a.coalesce(a.bestMove())
+		case m >= 0:
+			a.coalesce(m)
 		case len(a.freeze) > 0:
 			r := a.freeze[len(a.freeze)-1]
 			a.freeze = a.freeze[:len(a.freeze)-1]
@@ -302,19 +319,22 @@ func (a *allocator) run() []reg {
 	}
 }
 
-// bestMove takes the copy that runs most often.
+// bestMove takes the copy that runs most often from the worklists, -1 when
+// there is none.
 func (a *allocator) bestMove() int32 {
-	best := 0
-	for i, m := range a.worklist {
-		if a.moves[m].weight > a.moves[a.worklist[best]].weight {
-			best = i
+	for l := len(a.worklists) - 1; l >= 0; l-- {
+		if n := len(a.worklists[l]); n > 0 {
+			m := a.worklists[l][n-1]
+			a.worklists[l] = a.worklists[l][:n-1]
+			return m
 		}
 	}
-	m := a.worklist[best]
-	last := len(a.worklist) - 1
-	copy(a.worklist[best:], a.worklist[best+1:])
-	a.worklist = a.worklist[:last]
-	return m
+	return -1
+}
+
+func (a *allocator) addMove(m int32) {
+	l, _ := slices.BinarySearch(a.levels, a.moves[m].weight)
+	a.worklists[l] = append(a.worklists[l], m)
 }
 
 func (a *allocator) push(r reg) {
@@ -349,7 +369,7 @@ func (a *allocator) enable(r reg) {
 	for _, m := range a.moveOf[r] {
 		if a.moves[m].state == moveActive {
 			a.moves[m].state = moveWork
-			a.worklist = append(a.worklist, m)
+			a.addMove(m)
 		}
 	}
 }
@@ -404,12 +424,12 @@ func (a *allocator) georgeOK(u, v reg) bool {
 
 func (a *allocator) briggsOK(u, v reg) bool {
 	significant := 0
-	seen := make(map[reg]bool)
+	a.round++
 	count := func(t reg) {
-		if seen[t] {
+		if a.seen[t] == a.round {
 			return
 		}
-		seen[t] = true
+		a.seen[t] = a.round
 		d := a.degree[t]
 		// A neighbour of both loses one edge by the merge.
 		if t >= firstVirtual && a.edges.has(t, u) && a.edges.has(t, v) {
@@ -553,9 +573,14 @@ func (a *allocator) assign() {
 	}
 }
 
+// reach is how many instructions apart the uses of a spilled register may be
+// to share a load.
+const reach = 16
+
 // rewrite puts spilled registers into the frame, or computes them where they
-// are used.
-func (a *allocator) rewrite(spilled []reg) {
+// are used. With share set, uses close to each other share one load; when
+// that makes registers scarce, the next round takes it apart again.
+func (a *allocator) rewrite(spilled []reg, share bool) {
 	f := a.f
 	type home struct {
 		slot  *slot
@@ -587,7 +612,17 @@ func (a *allocator) rewrite(spilled []reg) {
 	var uses, defs []reg
 	for _, b := range f.blocks {
 		out := make([]inst, 0, len(b.insts)+8)
+		// Registers that hold a spilled one since a few instructions.
+		type held struct {
+			reg reg
+			at  int
+		}
+		holds := map[*home]held{}
 		load := func(r reg, h *home, pos *inst) reg {
+			if t, ok := holds[h]; ok && share && len(out)-t.at < reach {
+				delete(f.unspillable, t.reg)
+				return t.reg
+			}
 			t := f.newReg()
 			f.unspillable[t] = true
 			var i inst
@@ -595,13 +630,15 @@ func (a *allocator) rewrite(spilled []reg) {
 				i = *h.remat
 				i.dst = t
 			} else {
-				i = inst{Instruction: isa.LoadMem(isa.Double, 0, 0, 0), dst: t, src: noReg, slot: h.slot}
+				i = inst{Instruction: isa.LoadMem(isa.Double, 0, 0, 0), dst: t, src: noReg, slot: h.slot, reload: true}
+				holds[h] = held{t, len(out)}
 			}
 			i.pos = pos.pos
 			out = append(out, i)
 			return t
 		}
 		store := func(h *home, src reg, pos *inst) {
+			delete(holds, h)
 			out = append(out, inst{
 				Instruction: isa.StoreMem(isa.Double, 0, 0, 0), dst: noReg, src: src, slot: h.slot, pos: pos.pos,
 			})
@@ -630,6 +667,7 @@ func (a *allocator) rewrite(spilled []reg) {
 				}
 			}
 			if h := homes[i.dst]; h != nil && h.remat == nil && i.isMovImm() {
+				delete(holds, h)
 				out = append(out, inst{
 					Instruction: isa.StoreImm(isa.Double, 0, 0, int32(i.Imm)), dst: noReg, src: noReg, slot: h.slot, pos: i.pos,
 				})
@@ -673,8 +711,12 @@ func (a *allocator) rewrite(spilled []reg) {
 				i.src = t
 			}
 			out = append(out, i)
+			if i.IsCall() {
+				clear(holds)
+			}
 			if after != nil {
 				store(after, afterReg, &i)
+				holds[after] = held{afterReg, len(out)}
 			}
 		}
 		if b.end == endIf {

@@ -28,25 +28,39 @@ func (s *selector) jump(to *block) {
 	s.cur.succs[0] = to
 }
 
-// returns leaves the function by its one exit.
+// returns leaves the function. Equal constants are returned in one place, and
+// so is everything else: a jump there is shorter than leaving on the spot.
 func (s *selector) returns(v *ir.Value) {
 	value := v != nil || s.f.Linkage != ir.Static
-	if s.ret == nil {
-		s.ret = s.m.newBlock()
-		s.ret.pos = s.pos
-		s.ret.end, s.ret.reads0 = endExit, value
-		if value {
+	var n int64
+	constant := v == nil
+	if v != nil {
+		n, constant = s.resolve(v).IsConst()
+	}
+	key := any("other")
+	if constant {
+		key = n
+	}
+	ret := s.rets[key]
+	if ret == nil {
+		cur := s.cur
+		ret = s.m.newBlock()
+		s.rets[key] = ret
+		s.cur = ret
+		ret.pos, ret.end, ret.reads0 = s.pos, endExit, value
+		switch {
+		case value && constant:
+			s.constant(0, n)
+		case value:
 			s.retReg = s.newReg()
-			s.ret.insts = []inst{{Instruction: isa.Mov64(0, 0), dst: 0, src: s.retReg, pos: s.pos}}
+			s.emit(isa.Mov64(0, 0), 0, s.retReg)
 		}
+		s.cur = cur
 	}
-	switch {
-	case v != nil:
+	if value && !constant {
 		s.into(s.retReg, v)
-	case value:
-		s.constant(s.retReg, 0)
 	}
-	s.jump(s.ret)
+	s.jump(ret)
 }
 
 // edge returns the block that a conditional jump along e leads to: the target,
@@ -187,7 +201,13 @@ func (s *selector) branch(v *ir.Value, then, els *block, likely ir.Likely) {
 		}
 	}
 	var cond inst
-	if v.Op.IsCompare() {
+	if a := s.d.test(v); a != nil {
+		// a & mask and nothing else: one instruction, for != 0 alone.
+		cond = s.testBits(a)
+		if v.Op == ir.OpEq {
+			then, els, likely = els, then, flip(likely)
+		}
+	} else if v.Op.IsCompare() {
 		cond = s.compare(v)
 	} else {
 		cond = inst{Instruction: isa.JumpIfImm(isa.NE, 0, 0, 0), dst: s.use(v), src: noReg, pos: s.pos}
@@ -236,6 +256,31 @@ func (s *selector) compare(v *ir.Value) inst {
 		return inst{Instruction: isa.JumpIf32Imm(code, 0, int32(n), 0), dst: s.use(x), src: noReg, pos: pos}
 	}
 	return inst{Instruction: isa.JumpIf32(code, 0, 0, 0), dst: s.use(x), src: s.use(y), pos: pos}
+}
+
+// testBits returns the jump that is taken when v, an OpAnd, is not 0.
+func (s *selector) testBits(v *ir.Value) inst {
+	x, y := v.Args[0], v.Args[1]
+	if _, ok := x.IsConst(); ok {
+		x, y = y, x
+	}
+	wide := v.Type.Bits == 64
+	i := inst{src: noReg, pos: s.pos}
+	n, ok := y.IsConst()
+	if !wide {
+		n = int64(int32(n))
+	}
+	switch {
+	case ok && fits32(n) && wide:
+		i.Instruction, i.dst = isa.JumpIfImm(isa.Set, 0, int32(n), 0), s.use(x)
+	case ok && fits32(n):
+		i.Instruction, i.dst = isa.JumpIf32Imm(isa.Set, 0, int32(n), 0), s.use(x)
+	case wide:
+		i.Instruction, i.dst, i.src = isa.JumpIf(isa.Set, 0, 0, 0), s.use(x), s.use(y)
+	default:
+		i.Instruction, i.dst, i.src = isa.JumpIf32(isa.Set, 0, 0, 0), s.use(x), s.use(y)
+	}
+	return i
 }
 
 // truth makes the value of a comparison that is not only branched on.

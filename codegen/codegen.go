@@ -6,6 +6,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/ir"
+	"github.com/skep-bpf/skep/ir/opt"
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 )
@@ -23,16 +24,18 @@ type Options struct {
 	// frame is full.
 	OnStackLimit int
 	// Loss is where a program that could not have scratch memory counts that;
-	// a nil Map counts nowhere.
+	// a nil Var counts nowhere.
 	Loss LossCounter
-	// Passes runs on the module after it is legalised and before instructions
-	// are chosen, where the caller wants its optimiser; may be nil.
-	Passes func(*ir.Module) error
+	// NoOptimise leaves out the passes of ir/opt.
+	NoOptimise bool
+	// Optimiser is passed on to them; its CPU is that above. They run on the
+	// module as it is, and again after legalisation.
+	Optimiser opt.Options
 }
 
-// A LossCounter is an element of a per-CPU array of u64.
+// A LossCounter is an element of a variable that is an array of u64.
 type LossCounter struct {
-	Map   *ir.Map
+	Var   *ir.Global
 	Index uint32
 }
 
@@ -65,14 +68,15 @@ func (g *generator) fail(d *source.Diagnostic) { g.diags.Add(d) }
 // module asks for what a BPF program cannot have.
 func Generate(m *ir.Module, opts Options) (*object.Object, error) {
 	g := newGenerator(m, opts)
+	if err := g.optimise(); err != nil {
+		return nil, err
+	}
 	g.legalise()
 	if g.diags.HasErrors() {
 		return nil, g.diags
 	}
-	if opts.Passes != nil {
-		if err := opts.Passes(m); err != nil {
-			return nil, fmt.Errorf("optimising %s: %w", m.Name, err)
-		}
+	if err := g.optimise(); err != nil {
+		return nil, err
 	}
 	g.declare()
 	for _, f := range m.Funcs {
@@ -89,6 +93,18 @@ func Generate(m *ir.Module, opts Options) (*object.Object, error) {
 		return nil, g.diags
 	}
 	return g.out, nil
+}
+
+func (g *generator) optimise() error {
+	if g.opts.NoOptimise {
+		return nil
+	}
+	o := g.opts.Optimiser
+	o.CPU = g.cpu
+	if err := opt.Run(g.m, o); err != nil {
+		return fmt.Errorf("optimising %s: %w", g.m.Name, err)
+	}
+	return nil
 }
 
 func newGenerator(m *ir.Module, opts Options) *generator {

@@ -13,6 +13,9 @@ type demand struct {
 	// value's type has: these have to be zero. Everyone else is content with
 	// a register whose upper bits hold anything.
 	clean []bool
+	// tests marks what is only compared with zero by branches: an OpAnd that
+	// becomes part of the jump.
+	tests []bool
 	order []*ir.Block // reverse postorder
 }
 
@@ -20,10 +23,20 @@ func newDemand(f *ir.Func) *demand {
 	n := f.NumValues()
 	d := &demand{
 		live: make([]bool, n), uses: make([]int32, n), conds: make([]int32, n), clean: make([]bool, n),
+		tests: make([]bool, n),
 		order: reversePostorder(f),
 	}
 	d.findLive()
 	d.count()
+	for _, b := range d.order {
+		for _, v := range b.Values {
+			if d.live[v.ID] && v.Op.IsCompare() {
+				if a := d.test(v); a != nil {
+					d.tests[a.ID] = true
+				}
+			}
+		}
+	}
 	return d
 }
 
@@ -160,6 +173,19 @@ func (d *demand) isJumps(v *ir.Value) bool {
 		return d.uses[v.ID] == 1
 	}
 	return false
+}
+
+// test returns the OpAnd that v compares with zero, where both serve a branch
+// alone.
+func (d *demand) test(v *ir.Value) *ir.Value {
+	if v.Op != ir.OpNe && v.Op != ir.OpEq || d.uses[v.ID] != d.conds[v.ID] {
+		return nil
+	}
+	a := v.Args[0]
+	if n, ok := v.Args[1].IsConst(); !ok || n != 0 || a.Op != ir.OpAnd || d.uses[a.ID] != 1 || a.Type.Bits < 32 {
+		return nil
+	}
+	return a
 }
 
 // wantsClean reports whether v reads the bits above the type of its operand i.

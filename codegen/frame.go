@@ -58,21 +58,22 @@ func (f *function) annotate() {
 	}
 }
 
-// access tells what i does to frame objects: which one it overwrites whole,
-// and calls fn for each that it may read, write or take the address of.
-func (i *inst) access(fn func(*slot)) (whole *slot) {
+// access tells what i does to frame objects: which bytes of one it overwrites,
+// and the objects that it may read or take the address of.
+func (i *inst) access() (e event) {
 	for _, s := range i.touches {
-		fn(s)
+		e.touches = append(e.touches, s.id)
 	}
 	if i.slot == nil {
-		return nil
+		return e
 	}
-	if c := i.Class(); (c == isa.ClassST || c == isa.ClassSTX && !i.IsAtomic()) &&
-		i.Off == 0 && i.Op.Size().Bytes() == i.slot.size {
-		return i.slot
+	if c := i.Class(); c == isa.ClassST || c == isa.ClassSTX && !i.IsAtomic() {
+		from := int(i.Off)
+		e.writes = append(e.writes, write{i.slot.id, from, from + i.Op.Size().Bytes()})
+		return e
 	}
-	fn(i.slot)
-	return nil
+	e.touches = append(e.touches, i.slot.id)
+	return e
 }
 
 // layoutFrame gives every frame object its place.
@@ -88,12 +89,7 @@ func (f *function) layoutFrame() {
 	for k, b := range f.blocks {
 		mb := &m.blocks[k]
 		visit := func(i *inst) {
-			e := event{whole: -1}
-			whole := i.access(func(s *slot) { e.touches = append(e.touches, s.id) })
-			if whole != nil {
-				e.whole = whole.id
-			}
-			if len(e.touches) > 0 || e.whole >= 0 {
+			if e := i.access(); len(e.touches) > 0 || len(e.writes) > 0 {
 				mb.events = append(mb.events, e)
 			}
 		}
@@ -109,7 +105,7 @@ func (f *function) layoutFrame() {
 	}
 	starts, total := m.pack()
 	for k, s := range f.slots {
-		s.off = -(starts[k] + s.size)
+		s.off = -(starts[k] + (s.size+7)&^7)
 	}
 	f.frame = total
 }

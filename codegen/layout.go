@@ -75,6 +75,8 @@ func (f *function) order() []*block {
 				next = second
 			case second.depth == first.depth && b.likely == ir.Else:
 				next = second
+			case second.depth == first.depth && b.likely == ir.Unknown && b.cond.Op.JumpOp() == isa.Set:
+				next = second // there is no jump for "no bit is set"
 			}
 			if next == first {
 				fr.succs[0], fr.succs[1] = second, first

@@ -21,10 +21,14 @@ const (
 	// loopStep is how many bytes one turn of a loop copies or clears. The
 	// verifier follows every turn, so a turn should do a lot.
 	loopStep = 64
-	// copyLoopLimit is the most bytes that a loop copies; beyond, a helper
-	// does it, which costs the verifier nothing.
-	copyLoopLimit = 1024
 )
+
+// helps reports whether a helper may copy or clear size bytes at dst: it costs
+// the verifier nothing, but wants a licence and plain memory.
+func (e *editor) helps(dst *ir.Value, size int) bool {
+	return size > unrollLimit && dst.Type.Space != ir.SpacePacket && dst.Type.Space != ir.SpaceCtx &&
+		strings.Contains(e.g.m.License, "GPL")
+}
 
 // probeRead returns the helper that reads memory of the given space.
 func (e *editor) probeRead(space ir.Space) *ir.Extern {
@@ -61,8 +65,7 @@ func (e *editor) memCopy(v *ir.Value) {
 	dst, src, size := v.Args[0], v.Args[1], int(v.Int)
 	space := src.Type.Space
 	byHelper := space == ir.SpaceKernel || space == ir.SpaceUser
-	if !byHelper && size > copyLoopLimit && dst.Type.Space != ir.SpacePacket && dst.Type.Space != ir.SpaceCtx &&
-		strings.Contains(e.g.m.License, "GPL") {
+	if !byHelper && e.helps(dst, size) {
 		// Memory that is read directly is kernel memory too.
 		byHelper, space = true, ir.SpaceKernel
 	}
@@ -224,6 +227,17 @@ func (e *editor) storeBytes(dst *ir.Value, data []byte) {
 func (e *editor) memZero(v *ir.Value) {
 	b := e.b
 	dst, size := v.Args[0], int(v.Int)
+	if e.helps(dst, size) {
+		// A read that fails, as that of null does, clears the buffer
+		// (bpf_probe_read_kernel_common, kernel/trace/bpf_trace.c).
+		helper := e.probeRead(ir.SpaceKernel)
+		null := b.Null(ir.PtrTo(ir.SpaceKernel))
+		v.Type = ir.I64
+		n := b.Const(ir.I64, int64(size))
+		become(v, ir.OpCall, dst, n, null)
+		v.Aux = helper
+		return
+	}
 	align := e.align(dst)
 	zero := func(p *ir.Value, from, to int) {
 		for off := from; off < to; {

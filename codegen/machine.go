@@ -30,7 +30,7 @@ func (r reg) String() string {
 // A slot is an object in the frame: an alloca, or the home of a spilled register.
 type slot struct {
 	id   int
-	size int // bytes, a multiple of 8
+	size int // bytes; it takes a multiple of 8
 	// off is the distance from the frame pointer, negative, once it is known.
 	off int
 	// escaped objects have their address stored somewhere, so they live as
@@ -54,6 +54,10 @@ type inst struct {
 	nargs int
 	// touches lists the frame objects that a call may read or write.
 	touches []*slot
+
+	// reload marks the load of a spilled register that is used right here: it
+	// can be repeated.
+	reload bool
 
 	sym   any // what a relocation refers to, with its kind
 	reloc object.RelocKind
@@ -154,9 +158,10 @@ func (i *inst) hasEffect() bool {
 	return false
 }
 
-// rematerialisable reports whether i can be repeated anywhere: it reads nothing.
+// rematerialisable reports whether i can be repeated wherever its result is
+// used: it reads nothing that changes in between.
 func (i *inst) rematerialisable() bool {
-	return i.Op == opLea || i.Op == opMov32Imm || i.Class() == isa.ClassLD
+	return i.Op == opLea || i.Op == opMov32Imm || i.Class() == isa.ClassLD || i.reload
 }
 
 // end is how a machine block ends.
@@ -228,7 +233,7 @@ func (f *function) newBlock() *block {
 }
 
 func (f *function) newSlot(size int, name string, pos source.Span) *slot {
-	s := &slot{id: len(f.slots), size: (size + 7) &^ 7, name: name, pos: pos}
+	s := &slot{id: len(f.slots), size: size, name: name, pos: pos}
 	f.slots = append(f.slots, s)
 	return s
 }

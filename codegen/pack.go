@@ -9,8 +9,12 @@ import (
 // objects that are never in use at the same time may share a place. An object
 // is in use from where something of it may have been written to where
 // something of it may still be read.
+//
+// Small objects are followed byte by byte, since keys and records are written
+// field by field: one that is written anew in each round of a loop is not in
+// use between the rounds.
 type memory struct {
-	sizes   []int  // of the objects, multiples of 8
+	sizes   []int  // of the objects in bytes; they take multiples of 8
 	escaped []bool // in use all the time
 	blocks  []memoryBlock
 }
@@ -22,14 +26,67 @@ type memoryBlock struct {
 
 // An event is one point of the program that reaches objects.
 type event struct {
-	touches []int // read, written in part, or their address taken
-	whole   int   // overwritten whole, -1 for none
+	touches []int // read, or their address taken
+	writes  []write
+}
+
+// A write overwrites the bytes of an object from one offset to another.
+type write struct{ object, from, to int }
+
+// byteLimit is the size up to which objects are followed byte by byte.
+const byteLimit = 128
+
+// cells numbers the bytes of small objects, and each larger object as one.
+type cells struct {
+	first []int // of each object
+	of    []int // the object of each cell
+	m     *memory
+}
+
+func (m *memory) cells() *cells {
+	c := &cells{m: m}
+	for o, size := range m.sizes {
+		c.first = append(c.first, len(c.of))
+		n := 1
+		if size <= byteLimit {
+			n = max(size, 1)
+		}
+		for range n {
+			c.of = append(c.of, o)
+		}
+	}
+	return c
+}
+
+// all calls f for every cell of an object.
+func (c *cells) all(o int, f func(cell int)) {
+	for cell := c.first[o]; cell < len(c.of) && c.of[cell] == o; cell++ {
+		f(cell)
+	}
+}
+
+// covered calls f for every cell that a write overwrites whole.
+func (c *cells) covered(w write, f func(cell int)) {
+	size := c.m.sizes[w.object]
+	if size > byteLimit {
+		if w.from <= 0 && w.to >= size {
+			f(c.first[w.object])
+		}
+		return
+	}
+	for b := max(w.from, 0); b < min(w.to, size); b++ {
+		f(c.first[w.object] + b)
+	}
 }
 
 // pack returns the distance of every object from the start, -1 for objects
 // never reached, and the size of it all.
 func (m *memory) pack() (starts []int, total int) {
 	n := len(m.sizes)
+	taken := make([]int, n)
+	for i, size := range m.sizes {
+		taken[i] = (size + 7) &^ 7
+	}
 	conflict, seen := m.conflicts()
 	order := make([]int, n)
 	starts = make([]int, n)
@@ -47,15 +104,15 @@ func (m *memory) pack() (starts []int, total int) {
 		for again := true; again; {
 			again = false
 			for _, p := range placed {
-				if conflict[o].has(p) && start < starts[p]+m.sizes[p] && starts[p] < start+m.sizes[o] {
-					start = starts[p] + m.sizes[p]
+				if conflict[o].has(p) && start < starts[p]+taken[p] && starts[p] < start+taken[o] {
+					start = starts[p] + taken[p]
 					again = true
 				}
 			}
 		}
 		starts[o] = start
 		placed = append(placed, o)
-		total = max(total, start+m.sizes[o])
+		total = max(total, start+taken[o])
 	}
 	return starts, total
 }
@@ -64,24 +121,33 @@ func (m *memory) pack() (starts []int, total int) {
 // and the set of objects reached at all.
 func (m *memory) conflicts() (conflict []bitset, seen bitset) {
 	n := len(m.sizes)
-	type flow struct{ use, def, gen, liveIn, liveOut, begunIn, begunOut bitset }
+	c := m.cells()
+	type flow struct {
+		use, def, liveIn, liveOut bitset // of cells
+		gen, begunIn, begunOut    bitset // of objects
+	}
 	flows := make([]flow, len(m.blocks))
 	seen = newBitset(n)
 	for k := range m.blocks {
 		fl := &flows[k]
-		for _, s := range []*bitset{&fl.use, &fl.def, &fl.gen, &fl.liveIn, &fl.liveOut, &fl.begunIn, &fl.begunOut} {
+		for _, s := range []*bitset{&fl.use, &fl.def, &fl.liveIn, &fl.liveOut} {
+			*s = newBitset(len(c.of))
+		}
+		for _, s := range []*bitset{&fl.gen, &fl.begunIn, &fl.begunOut} {
 			*s = newBitset(n)
 		}
 		for _, e := range m.blocks[k].events {
 			for _, o := range e.touches {
-				if !fl.def.has(o) {
-					fl.use.add(o)
-				}
+				c.all(o, func(cell int) {
+					if !fl.def.has(cell) {
+						fl.use.add(cell)
+					}
+				})
 				fl.gen.add(o)
 			}
-			if e.whole >= 0 {
-				fl.def.add(e.whole)
-				fl.gen.add(e.whole)
+			for _, w := range e.writes {
+				c.covered(w, fl.def.add)
+				fl.gen.add(w.object)
 			}
 		}
 		seen.union(fl.gen)
@@ -121,8 +187,8 @@ func (m *memory) conflicts() (conflict []bitset, seen bitset) {
 			for _, o := range e.touches {
 				now.add(o)
 			}
-			if e.whole >= 0 {
-				now.add(e.whole)
+			for _, w := range e.writes {
+				now.add(w.object)
 			}
 		}
 		// ... and until where it still is, going back. What an instruction
@@ -131,21 +197,24 @@ func (m *memory) conflicts() (conflict []bitset, seen bitset) {
 		live := slices.Clone(fl.liveOut)
 		for j := len(events) - 1; j >= 0; j-- {
 			e := events[j]
-			for w := range used {
-				used[w] = begun[j][w] & live[w]
-			}
+			clear(used)
+			live.each(func(cell int) {
+				if o := c.of[cell]; begun[j].has(o) {
+					used.add(o)
+				}
+			})
 			for _, o := range e.touches {
 				used.add(o)
 			}
-			if e.whole >= 0 {
-				used.add(e.whole)
+			for _, w := range e.writes {
+				used.add(w.object)
 			}
 			used.each(func(o int) { conflict[o].union(used) })
-			if e.whole >= 0 {
-				live.remove(e.whole)
+			for _, w := range e.writes {
+				c.covered(w, live.remove)
 			}
 			for _, o := range e.touches {
-				live.add(o)
+				c.all(o, live.add)
 			}
 		}
 	}

@@ -41,8 +41,10 @@ const memSize = 32
 var intTypes = []ir.Type{ir.I1, ir.I8, ir.I16, ir.I32, ir.I64}
 
 func (g *gen) constant(t ir.Type) *ir.Value {
-	interesting := []int64{0, 1, -1, 2, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256, 0x7fff, 0x8000, 0xffff, 1 << 16,
-		0x7fffffff, 0x80000000, 0xffffffff, 1 << 32, -1 << 31, -1 << 63, 1<<63 - 1, 0x123456789abcdef0}
+	interesting := []int64{
+		0, 1, -1, 2, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256, 0x7fff, 0x8000, 0xffff, 1 << 16,
+		0x7fffffff, 0x80000000, 0xffffffff, 1 << 32, -1 << 31, -1 << 63, 1<<63 - 1, 0x123456789abcdef0,
+	}
 	n := interesting[g.r.Intn(len(interesting))]
 	if g.r.Intn(3) == 0 {
 		n = int64(g.r.Uint64())
@@ -156,8 +158,10 @@ func (g *gen) statement() {
 		g.call()
 	default:
 		// A helper, to take r1 to r5 away: bpf_get_smp_processor_id.
-		h := g.m.Helper(ir.Extern{Kind: ir.ExternHelper, Name: "get_smp_processor_id", ID: 8, Result: ir.I32,
-			Effect: ir.Effects{Volatile: true}})
+		h := g.m.Helper(ir.Extern{
+			Kind: ir.ExternHelper, Name: "get_smp_processor_id", ID: 8, Result: ir.I32,
+			Effect: ir.Effects{Volatile: true},
+		})
 		b.CallExtern(h)
 	}
 }
@@ -324,7 +328,7 @@ func TestRandom(t *testing.T) {
 		seed := *randomSeed + int64(n)
 		// Some with all variables in scratch memory, of either kind.
 		opts, section := Options{}, "syscall"
-		switch n % 5 {
+		switch seed % 5 {
 		case 1:
 			opts.OnStackLimit = 16
 		case 2:
@@ -332,6 +336,7 @@ func TestRandom(t *testing.T) {
 		case 3:
 			opts.CPU = 4
 		}
+		opts.NoOptimise = seed%4 == 0
 		total += oneRandom(t, seed, section, opts)
 		if t.Failed() {
 			return
@@ -343,7 +348,7 @@ func TestRandom(t *testing.T) {
 func oneRandom(t *testing.T, seed int64, section string, opts Options) int {
 	t.Helper()
 	m := randomModule(seed, section)
-	opts.Passes = ir.Check
+	opts.Optimiser.Check = true
 	if err := ir.Check(m); err != nil {
 		t.Fatalf("seed %d: %v\n%s", seed, err, ir.Print(m))
 	}

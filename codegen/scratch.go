@@ -212,8 +212,9 @@ const spillReserve = 64
 func (g *generator) plan(f *ir.Func, budget int) *plan {
 	var chosen, small []*ir.Value
 	total := 0
+	pinned := callbackContexts(f)
 	for _, v := range f.Entry().Values {
-		if v.Op != ir.OpAlloca {
+		if v.Op != ir.OpAlloca || pinned[v] {
 			continue
 		}
 		if int(v.Int) > g.opts.OnStackLimit {
@@ -225,6 +226,9 @@ func (g *generator) plan(f *ir.Func, budget int) *plan {
 	}
 	if budget == 0 {
 		budget = maxFrame
+	}
+	for v := range pinned {
+		total += int(v.Int+7) &^ 7
 	}
 	if total+spillReserve > budget {
 		// Sharing may make it fit: see what the frame comes to.
@@ -240,6 +244,26 @@ func (g *generator) plan(f *ir.Func, budget int) *plan {
 	p := &plan{allocas: chosen}
 	p.offsets, p.size = g.packAllocas(f, chosen)
 	return p
+}
+
+// callbackContexts are the allocas that a helper hands to a function of ours:
+// the kernel takes only stack for that (ARG_PTR_TO_STACK_OR_NULL).
+func callbackContexts(f *ir.Func) map[*ir.Value]bool {
+	pinned := map[*ir.Value]bool{}
+	for _, b := range f.Blocks {
+		for _, v := range b.Values {
+			if e, ok := v.Aux.(*ir.Extern); !ok || v.Op != ir.OpCall || e.Kind != ir.ExternHelper ||
+				!slices.ContainsFunc(v.Args, func(a *ir.Value) bool { return a.Op == ir.OpFunc }) {
+				continue
+			}
+			for _, a := range v.Args {
+				if a.Op == ir.OpAlloca {
+					pinned[a] = true
+				}
+			}
+		}
+	}
+	return pinned
 }
 
 // frameWithout is the size of f's frame when the given allocas are elsewhere.
@@ -264,13 +288,13 @@ func (g *generator) packAllocas(f *ir.Func, allocas []*ir.Value) (offsets []int,
 	m := &memory{blocks: make([]memoryBlock, len(cfg.RPO))}
 	for i, a := range allocas {
 		index[a] = i
-		m.sizes = append(m.sizes, int(a.Int+7)&^7)
+		m.sizes = append(m.sizes, int(a.Int))
 		m.escaped = append(m.escaped, p.escaped[a])
 	}
 	for k, b := range cfg.RPO {
 		mb := &m.blocks[k]
-		touch := func(args []*ir.Value) {
-			e := event{whole: -1}
+		touch := func(args []*ir.Value, writes ...write) {
+			e := event{writes: writes}
 			for _, arg := range args {
 				for _, a := range p.of[arg] {
 					if i, ok := index[a]; ok && !slices.Contains(e.touches, i) {
@@ -278,14 +302,21 @@ func (g *generator) packAllocas(f *ir.Func, allocas []*ir.Value) (offsets []int,
 					}
 				}
 			}
-			if len(e.touches) > 0 {
+			if len(e.touches) > 0 || len(e.writes) > 0 {
 				mb.events = append(mb.events, e)
 			}
 		}
 		for _, v := range b.Values {
-			if v.Op != ir.OpAlloca && d.live[v.ID] && !passesPointers(v) {
-				touch(v.Args)
+			if v.Op == ir.OpAlloca || !d.live[v.ID] || passesPointers(v) {
+				continue
 			}
+			if a, from, to, ok := overwrites(v); ok {
+				if i, ok := index[a]; ok {
+					touch(v.Args[1:], write{i, from, to})
+					continue
+				}
+			}
+			touch(v.Args)
 		}
 		for _, e := range b.Succs {
 			touch(e.Args)
@@ -300,6 +331,31 @@ func (g *generator) packAllocas(f *ir.Func, allocas []*ir.Value) (offsets []int,
 		offsets[i] = max(offsets[i], 0)
 	}
 	return offsets, size
+}
+
+// overwrites reports which bytes of which alloca v fills without reading it.
+func overwrites(v *ir.Value) (alloca *ir.Value, from, to int, ok bool) {
+	size := 0
+	switch v.Op {
+	case ir.OpStore:
+		size = v.Args[1].Type.Bytes()
+	case ir.OpMemZero, ir.OpMemCopy:
+		size = int(v.Int)
+	default:
+		return nil, 0, 0, false
+	}
+	p, offset := v.Args[0], int64(0)
+	for p.Op == ir.OpPtrAdd {
+		n, isConst := p.Args[1].IsConst()
+		if !isConst {
+			return nil, 0, 0, false
+		}
+		p, offset = p.Args[0], offset+n
+	}
+	if p.Op != ir.OpAlloca {
+		return nil, 0, 0, false
+	}
+	return p, int(offset), int(offset) + size, true
 }
 
 // separate gives each program its own copy of the functions that need scratch
@@ -455,9 +511,8 @@ func (s *scratcher) lose() *ir.Block {
 	b := &ir.Builder{Func: s.f, Block: s.f.NewBlock("no_scratch"), Pos: s.f.Pos}
 	first := b.Block
 	leave := s.f.NewBlock("leave")
-	if loss := s.g.opts.Loss; loss.Map != nil {
-		p := s.lookup(b, loss.Map, loss.Index, ir.Edge{To: leave})
-		b.Atomic(ir.AtomicAdd, p, b.Const(ir.I64, 1), false)
+	if loss := s.g.opts.Loss; loss.Var != nil {
+		b.Atomic(ir.AtomicAdd, b.Offset(b.Global(loss.Var), 8*int64(loss.Index)), b.Const(ir.I64, 1), false)
 	}
 	b.Jump(leave)
 	b.At(leave)
@@ -500,7 +555,7 @@ func (s *scratcher) own() {
 }
 
 // place finds where the memory is needed first: in the closest block that all
-// uses have before them, outside of loops.
+// uses have before them, outside of loops, and where a run may end.
 func (s *scratcher) place() (*ir.Block, int) {
 	cfg := ir.NewCFG(s.f)
 	uses := func(args []*ir.Value) bool {
@@ -531,7 +586,7 @@ func (s *scratcher) place() (*ir.Block, int) {
 	if index < 0 {
 		index = len(at.Values)
 	}
-	return at, max(index, s.allocas(at))
+	return s.free(cfg, at, max(index, s.allocas(at)))
 }
 
 // allocas counts the allocas at the start of the entry block.

@@ -1,8 +1,11 @@
 package codegen
 
 import (
+	"maps"
 	"math/bits"
 	"slices"
+
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/isa"
@@ -27,8 +30,9 @@ type selector struct {
 	// cache holds addresses and wide constants already loaded in this block.
 	cache map[any]reg
 	pos   source.Span
-	// ret is the one block that returns.
-	ret    *block
+	// rets are the blocks that return, one for each constant and one, with
+	// the value in retReg, for the rest.
+	rets   map[any]*block
 	retReg reg
 }
 
@@ -42,6 +46,7 @@ func (g *generator) selectFunc(f *ir.Func) *function {
 		regs:   make([]reg, f.NumValues()),
 		slots:  map[*ir.Value]*slot{},
 		blocks: map[*ir.Block]*block{},
+		rets:   map[any]*block{},
 	}
 	for i := range s.regs {
 		s.regs[i] = noReg
@@ -154,16 +159,23 @@ func (s *selector) use(v *ir.Value) reg {
 	case ir.OpGlobal, ir.OpKsym:
 		return s.symbol(v)
 	case ir.OpConst:
-		if !fitsMov(v.Int) {
-			if r, ok := s.cache[v.Int]; ok {
-				return r
-			}
-			r := s.newReg()
+		r, ok := s.cache[v.Int]
+		if !ok {
+			r = s.newReg()
 			s.into(r, v)
 			s.cache[v.Int] = r
-			return r
 		}
-	case ir.OpAlloca, ir.OpMap, ir.OpFunc, ir.OpField:
+		return r
+	case ir.OpField:
+		// Offsets that the loader fills in are added once a block.
+		r, ok := s.cache[v]
+		if !ok {
+			r = s.newReg()
+			s.into(r, v)
+			s.cache[v] = r
+		}
+		return r
+	case ir.OpAlloca, ir.OpMap, ir.OpFunc:
 	case ir.OpPtrAdd:
 		if _, ok := isOffset(v); !ok {
 			return s.reg(v)
@@ -203,6 +215,10 @@ func (s *selector) into(dst reg, v *ir.Value) {
 		s.into(dst, base)
 		s.aluImm(isa.Add, true, dst, off)
 	case ir.OpField:
+		if r, ok := s.cache[v]; ok {
+			s.emit(isa.Mov64(0, 0), dst, r)
+			return
+		}
 		ref := v.Aux.(*ir.FieldRef)
 		s.into(dst, v.Args[0])
 		i := s.emit(isa.ALU64Imm(isa.Add, 0, int32(ref.Offset)), dst, noReg)
@@ -251,7 +267,10 @@ func (s *selector) constant(dst reg, n int64) {
 func (s *selector) lea(dst reg, sl *slot, off int32) {
 	i := s.emit(isa.Mov64Imm(0, off), dst, noReg)
 	i.lea, i.slot = true, sl
-	s.m.pointees[dst] = append(s.m.pointees[dst], sl)
+	// A machine register is an argument of a call, which names what it touches.
+	if dst >= firstVirtual {
+		s.m.pointees[dst] = append(s.m.pointees[dst], sl)
+	}
 }
 
 // chain follows constant offsets from v down to its base: a value, or a frame
@@ -280,7 +299,8 @@ type address struct {
 	core *coreUse
 }
 
-func (s *selector) address(v *ir.Value) address {
+// address makes the operand of an access of size bytes at v.
+func (s *selector) address(v *ir.Value, size int) address {
 	base, sl, off := s.chain(v, 0)
 	if off != int32(int16(off)) {
 		return address{base: s.use(v)}
@@ -289,12 +309,33 @@ func (s *selector) address(v *ir.Value) address {
 		return address{base: noReg, slot: sl, off: int16(off)}
 	}
 	if base.Op == ir.OpField && off == 0 {
+		// A loader may change the width of a load together with its offset,
+		// so the record stands at the load only if that is of the field.
 		ref := base.Aux.(*ir.FieldRef)
-		if ref.Offset == uint32(uint16(ref.Offset)&0x7fff) {
+		if ref.Offset < 1<<15 && fieldSize(ref) == size {
 			return address{base: s.use(base.Args[0]), off: int16(ref.Offset), core: s.g.core.field(ref)}
 		}
 	}
 	return address{base: s.use(base), off: int16(off)}
+}
+
+// fieldSize is the size of a field that is a number or a pointer, else 0.
+func fieldSize(ref *ir.FieldRef) int {
+	t := ref.Struct
+	for _, index := range ref.Path {
+		if t = step(t, index); t == nil {
+			return 0
+		}
+	}
+	switch t := btf.UnderlyingType(t).(type) {
+	case *btf.Int:
+		return int(t.Size)
+	case *btf.Enum:
+		return int(t.Size)
+	case *btf.Pointer:
+		return 8
+	}
+	return 0
 }
 
 func sizeOf(t ir.Type) isa.Size {
@@ -317,7 +358,7 @@ func (s *selector) value(v *ir.Value) {
 	}
 	switch op := v.Op; {
 	case op.IsBinary():
-		if !s.d.isJumps(v) {
+		if !s.d.isJumps(v) && !s.d.tests[v.ID] {
 			s.binary(v)
 		}
 	case op.IsCompare():
@@ -373,7 +414,7 @@ func (s *selector) other(v *ir.Value) {
 	case ir.OpCore:
 		s.coreValue(v)
 	case ir.OpLoad:
-		a := s.address(v.Args[0])
+		a := s.address(v.Args[0], v.Type.Bytes())
 		i := s.emit(isa.LoadMem(sizeOf(v.Type), 0, 0, a.off), s.reg(v), a.base)
 		i.slot, i.core = a.slot, a.core
 	case ir.OpStore:
@@ -428,7 +469,7 @@ func (s *selector) coreValue(v *ir.Value) {
 }
 
 func (s *selector) store(v *ir.Value) {
-	a := s.address(v.Args[0])
+	a := s.address(v.Args[0], v.Args[1].Type.Bytes())
 	x := s.resolve(v.Args[1])
 	size := sizeOf(v.Args[1].Type)
 	// The verifier of Linux 6.1 refuses to store an immediate to the context.
@@ -454,7 +495,7 @@ var atomicOps = [...]isa.AtomicOp{
 
 func (s *selector) atomic(v *ir.Value) {
 	op := ir.AtomicOp(v.Int)
-	a := s.address(v.Args[0])
+	a := s.address(v.Args[0], v.Args[1].Type.Bytes())
 	size := sizeOf(v.Args[1].Type)
 	code := atomicOps[op]
 	used := s.d.uses[v.ID] > 0
@@ -506,6 +547,11 @@ func (s *selector) call(v *ir.Value) {
 		}
 	}
 	i.nargs = len(v.Args)
+	// Small constants are not worth one of the registers that survive.
+	maps.DeleteFunc(s.cache, func(key any, _ reg) bool {
+		n, ok := key.(int64)
+		return ok && fitsMov(n)
+	})
 	for _, a := range v.Args {
 		i.touches = append(i.touches, s.pointeesOf(a)...)
 	}

@@ -426,7 +426,7 @@ func (p *parser) fill(pt *Point, args []part) *Error {
 			}
 			args = args[1:]
 		}
-		return p.name(FieldEvent, args[1], &pt.Event)
+		return p.usdt(pt, args[1])
 	case Profile, Interval:
 		return p.fillTimer(pt, args)
 	case Software, Hardware:
@@ -574,6 +574,22 @@ func (p *parser) fillUprobe(pt *Point, args []part) *Error {
 		return p.fail(FieldFunc, args[1], "unexpected-address", "cpp takes the name of a function, not an address")
 	}
 	return err
+}
+
+// usdt takes a part as the name of a USDT probe, and "name+address" as the
+// one place of several that is at an address of the file.
+func (p *parser) usdt(pt *Point, a part) *Error {
+	i := strings.LastIndexByte(a.text, '+')
+	if a.quoted || i <= 0 {
+		return p.name(FieldEvent, a, &pt.Event)
+	}
+	address := part{text: a.text[i+1:], start: a.start + i + 1, end: a.end}
+	pt.HasAddress = true
+	if err := p.number(FieldAddress, address, &pt.Address); err != nil {
+		return err
+	}
+	a.text, a.end = a.text[:i], a.start+i
+	return p.name(FieldEvent, a, &pt.Event)
 }
 
 func (p *parser) fillTimer(pt *Point, args []part) *Error {
@@ -731,7 +747,11 @@ func (p Point) format() string {
 		if p.Namespace != "" {
 			add(p.Namespace, false)
 		}
-		add(p.Event, false)
+		event := quote(p.Event, true)
+		if p.HasAddress {
+			event = fmt.Sprintf("%s+%#x", p.Event, p.Address)
+		}
+		out = append(out, event)
 	case Profile, Interval:
 		out = append(out, p.Unit.String(), strconv.FormatUint(p.Rate, 10))
 	case Software, Hardware:

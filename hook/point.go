@@ -110,7 +110,7 @@ const (
 //	Tracepoint                     Subsystem, Event
 //	RawTracepoint                  Module (optional), Event; Typed in sections
 //	Uprobe, Uretprobe              Path, Func, Offset, Demangled; or Path, Address
-//	USDT                           Path, Namespace (optional), Event
+//	USDT                           Path, Namespace (optional), Event; Address to mean one place of several
 //	Profile, Interval              Unit, Rate
 //	Software, Hardware             Event, Count (0: the event's default)
 //	Watchpoint, AsyncWatchpoint    Address or Func+Arg, Length, Mode

@@ -20,7 +20,16 @@ import (
 // source as !line:column-end.
 func Print(m *Module) string {
 	p := newPrinter()
-	p.module(m)
+	p.module(m, true)
+	return p.b.String()
+}
+
+// PrintShort is [Print] for people: it leaves out the texts of files and the
+// declarations of types, which may be most of the kernel's. Parse does not
+// read it.
+func PrintShort(m *Module) string {
+	p := newPrinter()
+	p.module(m, false)
 	return p.b.String()
 }
 
@@ -132,7 +141,7 @@ func newPrinter() *printer {
 
 func (p *printer) f(format string, args ...any) { fmt.Fprintf(&p.b, format, args...) }
 
-func (p *printer) module(m *Module) {
+func (p *printer) module(m *Module, full bool) {
 	for _, f := range m.Funcs {
 		p.funcs.label(f, f.Name)
 	}
@@ -151,8 +160,10 @@ func (p *printer) module(m *Module) {
 	for _, e := range m.Externs {
 		p.externs.label(e, e.Name)
 	}
-	p.types.collectModule(m, maps)
 	p.collectFiles(m, maps)
+	if full {
+		p.types.collectModule(m, maps)
+	}
 
 	p.f("module %q", m.Name)
 	if m.License != "" {
@@ -161,6 +172,9 @@ func (p *printer) module(m *Module) {
 	p.b.WriteByte('\n')
 	for i, f := range p.fileList {
 		p.f("\nfile %d %q\n", i, f.Name)
+		if !full {
+			continue
+		}
 		for line := range strings.SplitSeq(f.Text, "\n") {
 			p.b.WriteString("|" + line + "\n")
 		}

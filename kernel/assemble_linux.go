@@ -35,10 +35,7 @@ func newObjectTypes() *objectTypes {
 	}
 }
 
-var (
-	typeInt  = &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
-	typeChar = &btf.Int{Name: "char", Size: 1, Encoding: btf.Signed}
-)
+var typeInt = &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
 
 // add returns the number of a type in what the kernel is given.
 func (t *objectTypes) add(typ btf.Type) (btf.TypeID, error) {

@@ -612,6 +612,9 @@ func (b *binaries) places(pt hook.Point) ([]userPlace, string, error) {
 			return nil, "", err
 		}
 		for _, probe := range probes {
+			if pt.HasAddress && probe.Addr != pt.Address {
+				continue // the point means one place of several
+			}
 			var place userPlace
 			if place.offset, err = offset(probe.Addr, "the probe"); err != nil {
 				return nil, "", err

@@ -89,7 +89,6 @@ type variant struct {
 	fd  int
 	log string
 	img *image
-	err error
 }
 
 var errNoTypes = errors.New("the kernel has no type information")

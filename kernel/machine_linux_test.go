@@ -290,11 +290,14 @@ func hookCases() []hookCase {
 	}
 }
 
-//go:noinline
-func called(n int) int { return n + 1 }
+// sink keeps calls from being dropped.
+var sink int
 
 //go:noinline
-func callee(n int) int { return n + 2 }
+func called(n int) int { sink = n; return n + 1 }
+
+//go:noinline
+func callee(n int) int { sink = n; return n + 2 }
 
 var watched = new(uint64)
 

@@ -1,3 +1,5 @@
+//lint:file-ignore U1000 the kernel reads and writes the fields of these structures
+
 package kernel
 
 import (
@@ -47,8 +49,6 @@ func isPerCPU(t abi.MapType) bool {
 	}
 	return false
 }
-
-func isOfMaps(t abi.MapType) bool { return t == abi.MapArrayOfMaps || t == abi.MapHashOfMaps }
 
 // createMaps makes the maps of the object, or takes those that are pinned.
 func (l *loaded) createMaps() error {

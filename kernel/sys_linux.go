@@ -1,3 +1,5 @@
+//lint:file-ignore U1000 the kernel reads the fields of these structures
+
 package kernel
 
 import (

@@ -8,8 +8,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/cilium/ebpf/btf"
-
 	"github.com/skep-bpf/skep/source"
 )
 
@@ -60,10 +58,7 @@ func (m *Manifest) Check(o *Object) error {
 		c.maps[mp.Name] = mp
 	}
 	for _, v := range o.Vars {
-		c.vars[v.Name] = len(v.Init)
-		if len(v.Init) == 0 && v.Type != nil {
-			c.vars[v.Name], _ = btf.Sizeof(v.Type)
-		}
+		c.vars[v.Name] = v.Size()
 	}
 	for _, step := range []func() error{c.programs, c.mapShows, c.events, c.special, c.facts} {
 		if err := step(); err != nil {
@@ -215,7 +210,7 @@ func (s *MapShow) valueSize() (int64, error) {
 		if !slices.Contains([]Agg{AggNone, AggCount, AggSum, AggMin, AggMax, AggAvg, AggStats}, s.Inner) {
 			return 0, fmt.Errorf("tseries of %q", s.Inner)
 		}
-		return 8 * int64(s.Buckets), nil
+		return TseriesSlot * int64(s.Buckets), nil
 	}
 	return 0, fmt.Errorf("it is summed up by %q, which is not known", s.Agg)
 }

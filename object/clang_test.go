@@ -14,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/skep-bpf/skep/internal/testenv"
 	"github.com/skep-bpf/skep/isa"
 )
 
@@ -82,7 +83,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 func compile(t *testing.T, source string, flags ...string) string {
 	t.Helper()
-	clang := needTool(t, "clang-14", "clang")
+	clang := testenv.NeedTool(t, "clang")
 	dir := t.TempDir()
 	src, obj := filepath.Join(dir, "prog.c"), filepath.Join(dir, "prog.o")
 	if err := os.WriteFile(src, []byte(source), 0o600); err != nil {
@@ -110,7 +111,7 @@ func readFile(t *testing.T, path string) *Object {
 func TestReadClang(t *testing.T) {
 	path := compile(t, clangSource, "-target", "bpf")
 	o := readFile(t, path)
-	compareDisassembly(t, needTool(t, "llvm-objdump-14", "llvm-objdump"), path)
+	compareDisassembly(t, testenv.NeedTool(t, "llvm-objdump"), path)
 
 	funcs := make(map[string]*Func)
 	for _, f := range o.Funcs {
@@ -232,7 +233,7 @@ func TestRewriteClang(t *testing.T) {
 }
 
 func TestRewriteClangLoads(t *testing.T) {
-	needKernel(t)
+	testenv.NeedBPF(t)
 	o := readFile(t, compile(t, clangSource, "-target", "bpf"))
 	for _, m := range o.Maps {
 		m.Pinned = false

@@ -5,5 +5,6 @@
 //
 // It is pure and deterministic: no system calls, and equal input gives equal
 // bytes. It must not import compilers, machines or user interfaces. Start
-// reading at [Object], then [Manifest].
+// reading at [Object], then [Manifest]; [Write] and [Read] go to ELF and back,
+// [ToCollectionSpec] to what package ebpf loads.
 package object

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/skep-bpf/skep/isa"
@@ -237,15 +238,18 @@ func fullObject() *Object {
 	o.Maps = append(
 		o.Maps,
 		&Map{Name: "events", Type: mapRingbuf, MaxEntries: 4096},
-		&Map{Name: "losses", Type: mapPercpuArray, KeySize: 4, ValueSize: 8, MaxEntries: 2},
 		&Map{Name: "stacks", Type: mapHash, KeySize: 8, ValueSize: 1016, MaxEntries: 10},
 		&Map{Name: "AT_hist", Type: mapHash, KeySize: 16, ValueSize: uint32(8 * HistBuckets(0)), MaxEntries: 10},
 	)
+	o.Vars = []*Var{
+		{Name: "losses", Section: ".bss", Type: &btf.Array{Index: typeU32, Type: typeU64, Nelems: 2}},
+		{Name: "start", Section: ".data", Type: &btf.Array{Index: typeU32, Type: typeU64, Nelems: 2}},
+	}
 	m := o.Manifest
 	m.RingBuffer, m.Counters, m.Stacks = "events", "losses", "stacks"
 	m.Losses = []Loss{{Kind: LossEvent, Name: "printf"}, {Kind: LossMapFull, Name: "@"}}
 	m.Facts = []Fact{{Kind: FactArch, Name: "arch", Value: "amd64"}}
-	m.Maps = append(m.Maps, MapShow{
+	m.Maps = append(m.Maps, MapShow{Name: "@start", Var: "start", Value: Type{Kind: TypeInt, Size: 8}, Present: 8}, MapShow{
 		Name: "@hist", Map: "AT_hist", KeySize: 16, Agg: AggHist, Present: -1,
 		Keys: []Field{
 			{Type: Type{Kind: TypeTuple, Size: 8, Fields: []Field{{Offset: 4, Bits: 3, BitOffset: 2, Type: Type{Kind: TypeInt, Size: 4}}}}},
@@ -281,26 +285,29 @@ func TestManifestCheck(t *testing.T) {
 		{"nothing to be attached to", func(m *Manifest) { m.Programs[0].Probes, m.Programs[0].Hook = nil, "" }},
 		{"has no name", func(m *Manifest) { m.Probes[0].Name = "" }},
 		{"not there", func(m *Manifest) { m.Maps[0].Map = "zzzzzz" }},
-		{"that of another", func(m *Manifest) { m.Maps[1].Name = m.Maps[0].Name }},
+		{"that of another", func(m *Manifest) { m.Maps[2].Name = m.Maps[0].Name }},
 		{"its keys have 4 bytes, not 8", func(m *Manifest) { m.Maps[0].KeySize = 8 }},
-		{"keys have 16 bytes in place of an index", func(m *Manifest) { m.Maps[1].Keys = nil }},
-		{"outside of 0 to 16", func(m *Manifest) { m.Maps[1].Keys[1].Offset = 9 }},
-		{"outside of 0 to 16", func(m *Manifest) { m.Maps[1].Keys[1].Offset = -1 }},
-		{"bit-field", func(m *Manifest) { m.Maps[1].Keys[0].Type.Fields[0].Bits = 31 }},
-		{"bit-field", func(m *Manifest) { m.Maps[1].Keys[0].Type.Fields[0].BitOffset = -1 }},
+		{"keys have 16 bytes in place of an index", func(m *Manifest) { m.Maps[2].Keys = nil }},
+		{"outside of 0 to 16", func(m *Manifest) { m.Maps[2].Keys[1].Offset = 9 }},
+		{"outside of 0 to 16", func(m *Manifest) { m.Maps[2].Keys[1].Offset = -1 }},
+		{"bit-field", func(m *Manifest) { m.Maps[2].Keys[0].Type.Fields[0].Bits = 31 }},
+		{"bit-field", func(m *Manifest) { m.Maps[2].Keys[0].Type.Fields[0].BitOffset = -1 }},
 		{"int of 3 bytes", func(m *Manifest) { m.Maps[0].Value.Size = 3 }},
 		{"a type of -1 bytes", func(m *Manifest) { m.Maps[0].Value.Size = -1 }},
-		{"its values have 528 bytes, and 1032 are shown", func(m *Manifest) { m.Maps[1].Bits = 1 }},
-		{"hist with 60 bits", func(m *Manifest) { m.Maps[1].Bits = 60 }},
-		{"lhist", func(m *Manifest) { m.Maps[1].Agg = AggLhist }},
-		{"lhist", func(m *Manifest) { s := &m.Maps[1]; s.Agg, s.Min, s.Max, s.Step = AggLhist, -1<<63, 1<<63-1, 1 }},
-		{"tseries", func(m *Manifest) { m.Maps[1].Agg = AggTseries }},
-		{"summed up by", func(m *Manifest) { m.Maps[1].Agg = "x" }},
+		{"its values have 528 bytes, and 1032 are shown", func(m *Manifest) { m.Maps[2].Bits = 1 }},
+		{"hist with 60 bits", func(m *Manifest) { m.Maps[2].Bits = 60 }},
+		{"lhist", func(m *Manifest) { m.Maps[2].Agg = AggLhist }},
+		{"lhist", func(m *Manifest) { s := &m.Maps[2]; s.Agg, s.Min, s.Max, s.Step = AggLhist, -1<<63, 1<<63-1, 1 }},
+		{"tseries", func(m *Manifest) { m.Maps[2].Agg = AggTseries }},
+		{"summed up by", func(m *Manifest) { m.Maps[2].Agg = "x" }},
 		{"whether it is set lies at 8 of 8", func(m *Manifest) { m.Maps[0].Present = 8 }},
 		{"no ring buffer", func(m *Manifest) { m.RingBuffer = "" }},
 		{"of another kind", func(m *Manifest) { m.RingBuffer = "stacks" }},
-		{"of another kind", func(m *Manifest) { m.Counters = "stacks" }},
-		{"of another kind", func(m *Manifest) { m.Losses = append(m.Losses, m.Losses[0]) }},
+		{"variable \"loses\", which is not there, did you mean \"losses\"?", func(m *Manifest) { m.Counters = "loses" }},
+		{"has 16 bytes, too few for 3", func(m *Manifest) { m.Losses = append(m.Losses, m.Losses[0]) }},
+		{"variable \"stort\", which is not there, did you mean \"start\"?", func(m *Manifest) { m.Maps[1].Var = "stort" }},
+		{"kept in a variable, and so has no key", func(m *Manifest) { m.Maps[1].Agg = AggSum }},
+		{"whether it is set lies at 16 of 16", func(m *Manifest) { m.Maps[1].Present = 16 }},
 		{"no table of them", func(m *Manifest) { m.Counters = "" }},
 		{"of another kind", func(m *Manifest) { m.Stacks = "events" }},
 		{"event 0: it is of unknown kind", func(m *Manifest) { m.Events[0].Kind = "x" }},

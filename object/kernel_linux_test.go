@@ -15,36 +15,9 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/skep-bpf/skep/internal/testenv"
 )
-
-// needKernel skips a test that loads programs where that cannot be done; CI
-// can, so there it fails.
-func needKernel(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		skip(t, "needs root to load BPF programs")
-	}
-}
-
-// needTool returns the path of the first of the tools that is installed.
-func needTool(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	skip(t, "needs "+strings.Join(names, " or "))
-	return ""
-}
-
-func skip(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
@@ -72,7 +45,7 @@ func mountBPF(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		skip(t, "needs to mount a bpf file system: "+err.Error())
+		testenv.Skip(t, testenv.Root, "mounting a bpf file system: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, 0); err != nil {
@@ -85,8 +58,8 @@ func mountBPF(t *testing.T) string {
 // TestBpftoolLoads loads objects by bpftool, which relocates and loads through
 // libbpf.
 func TestBpftoolLoads(t *testing.T) {
-	needKernel(t)
-	bpftool := needTool(t, "bpftool", "/usr/sbin/bpftool")
+	testenv.NeedBPF(t)
+	bpftool := testenv.NeedTool(t, "bpftool")
 	for name, sample := range map[string]func() *Object{"counter": counterObject, "rich": richObject} {
 		t.Run(name, func(t *testing.T) {
 			o := sample()
@@ -144,11 +117,11 @@ func kernelOffset(t *testing.T, typ, member string) int {
 
 // TestLibbpfLoads opens, loads and runs an object by a C program of a few lines.
 func TestLibbpfLoads(t *testing.T) {
-	needKernel(t)
-	cc := needTool(t, "gcc", "clang", "cc")
+	testenv.NeedBPF(t)
+	cc := testenv.NeedTool(t, "gcc")
 	loader := filepath.Join(t.TempDir(), "loader")
 	if out, err := exec.Command(cc, "-o", loader, filepath.Join("testdata", "loader.c"), "-lbpf").CombinedOutput(); err != nil {
-		skip(t, "needs libbpf-dev: "+string(out))
+		testenv.Skip(t, testenv.Tool, "no libbpf; apt-get install libbpf-dev: %s", out)
 	}
 	out := run(t, loader, writeFile(t, counterObject()), "count_reads", "AT_reads")
 	if n, err := strconv.Atoi(strings.TrimSpace(out)); err != nil || n < 100 {
@@ -163,7 +136,7 @@ func TestLibbpfLoads(t *testing.T) {
 
 // TestCiliumLoads loads and runs objects by package ebpf.
 func TestCiliumLoads(t *testing.T) {
-	needKernel(t)
+	testenv.NeedBPF(t)
 	spec, err := ToCollectionSpec(richObject())
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +164,7 @@ func TestCiliumLoads(t *testing.T) {
 
 // TestVerifierLog checks that the verifier shows the author's lines.
 func TestVerifierLog(t *testing.T) {
-	needKernel(t)
+	testenv.NeedBPF(t)
 	o := counterObject()
 	f := o.Funcs[0]
 	f.Insns[8].Off = 8 // behind the value
@@ -217,9 +190,9 @@ func TestVerifierLog(t *testing.T) {
 // TestTools compares what LLVM's and bpftool's dumps show with the object.
 func TestTools(t *testing.T) {
 	path := writeFile(t, richObject())
-	readelf := needTool(t, "llvm-readelf-14", "llvm-readelf")
-	objdump := needTool(t, "llvm-objdump-14", "llvm-objdump")
-	bpftool := needTool(t, "bpftool", "/usr/sbin/bpftool")
+	readelf := testenv.NeedTool(t, "llvm-readelf")
+	objdump := testenv.NeedTool(t, "llvm-objdump")
+	bpftool := testenv.NeedTool(t, "bpftool")
 
 	out := run(t, readelf, "-hSsrW", path)
 	for _, want := range []string{

@@ -30,11 +30,16 @@ type Manifest struct {
 	// Stacks is the hash of stack identifier (u64) to frames (u64 each, zero
 	// terminated) that StackTypes refer to; empty when there are none.
 	Stacks string `json:"stacks,omitempty"`
-	// ExitOn names how the run ends by itself: after all "begin" and "end"
+	// Buffers are ring buffers and perf event arrays whose records Events does
+	// not describe: those of objects that other compilers made.
+	Buffers []Buffer `json:"buffers,omitempty"`
+	// Prints tells that programs call bpf_printk.
+	Prints bool `json:"prints,omitempty"`
+	// ExitAfterBegin says that the run ends by itself after all "begin" and "end"
 	// programs when there are no others.
 	ExitAfterBegin bool `json:"exit_after_begin,omitempty"`
-	// PID restricts what is attached to one process where a hook can do so
-	// (uprobe, usdt, perf events); 0 is all. Programs filter the rest.
+	// UsesPID says that programs filter by process: hooks that can be attached to
+	// one process (uprobe, usdt, perf events) are.
 	UsesPID bool `json:"uses_pid,omitempty"`
 
 	// Strings are what values refer to by index: formats of times, filters of
@@ -43,6 +48,13 @@ type Manifest struct {
 
 	Facts    []Fact            `json:"facts,omitempty"`
 	Settings map[string]string `json:"settings,omitempty"`
+}
+
+// A Buffer is a map that carries records.
+type Buffer struct {
+	Map string `json:"map"`
+	// Types are what its records may be, told apart by their sizes.
+	Types []Type `json:"types,omitempty"`
 }
 
 // ManifestSection is the ELF section that holds the manifest.
@@ -60,6 +72,10 @@ type Source struct {
 	Args     []string `json:"args,omitempty"` // positional parameters
 	// Includes are the texts of the files that were included or imported.
 	Includes map[string]string `json:"includes,omitempty"`
+	// IncludeDirs are where included files were looked for, and Include those
+	// that were included before the script.
+	IncludeDirs []string `json:"include_dirs,omitempty"`
+	Include     []string `json:"include,omitempty"`
 	// Options are the settings given beside the source, by name.
 	Options map[string]string `json:"options,omitempty"`
 }
@@ -155,7 +171,8 @@ type Type struct {
 	Signed bool     `json:"signed,omitempty"`
 	// Name is that of an enum or record where it has one; for stacks the mode
 	// ("bpftrace", "perf", "raw", "build_id"); for ksym, usym and timestamps
-	// a format where there is one.
+	// a format where there is one: "func" for a usym that is the function of
+	// the probe it names.
 	Name   string  `json:"name,omitempty"`
 	Len    int     `json:"len,omitempty"`  // of an array
 	Elem   *Type   `json:"elem,omitempty"` // of an array
@@ -194,8 +211,14 @@ const (
 	AggStats   Agg = "stats"   // as avg; shows count, average, total
 	AggHist    Agg = "hist"    // u64 buckets, see HistBuckets
 	AggLhist   Agg = "lhist"   // u64 buckets: below Min, (Max-Min)/Step of them, above
-	AggTseries Agg = "tseries" // see Tseries
+	AggTseries Agg = "tseries" // TseriesSlot bytes for each of Buckets, see there
 )
+
+// TseriesSlot is the size of one slot of a time series: u64 number of the
+// interval since 1970 by the TAI clock plus 1 (0 is an empty slot), in the slot of that number
+// modulo Buckets; u64 or s64 value; u64 count of values for "avg", else the time
+// in nanoseconds when the value was set, by which the last one is told.
+const TseriesSlot = 24
 
 // A MapShow describes a map of the object to people.
 type MapShow struct {

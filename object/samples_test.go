@@ -16,11 +16,10 @@ const (
 	helperProbeReadKernel = 113
 	helperLoop            = 181
 
-	mapHash        = 1
-	mapArray       = 2
-	mapHashOfMaps  = 13
-	mapRingbuf     = 27
-	mapPercpuArray = 6
+	mapHash       = 1
+	mapArray      = 2
+	mapHashOfMaps = 13
+	mapRingbuf    = 27
 )
 
 var (

@@ -16,7 +16,6 @@ import (
 const (
 	bpfMapTypeProgArray      = 3
 	bpfMapTypePerfEventArray = 4
-	bpfMapTypePercpuArray    = 6
 	bpfMapTypeRingbuf        = 27
 )
 

@@ -1,111 +1,281 @@
 package runner
 
 import (
-	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/skep-bpf/skep/object"
 )
 
-// Format fills the values into a format string of the tracing language.
-// escape is applied to text that came from the traced system, not to what the
-// author of the format wrote.
-func Format(format string, values []Value, escape func(string) string) string {
-	var b strings.Builder
-	next := 0
-	take := func() (Value, bool) {
-		if next >= len(values) {
-			return Value{}, false
-		}
-		next++
-		return values[next-1], true
-	}
-	for i := 0; i < len(format); i++ {
-		if format[i] != '%' {
-			b.WriteByte(format[i])
-			continue
-		}
-		start := i
-		i++
-		flags := i
-		for i < len(format) && strings.IndexByte("-+ #0", format[i]) >= 0 {
-			i++
-		}
-		spec := "%" + format[flags:i]
-		if i < len(format) && format[i] == '*' {
-			i++
-			if w, ok := take(); ok {
-				spec += strconv.FormatInt(w.Int, 10)
-			}
-		}
-		for i < len(format) && (format[i] >= '0' && format[i] <= '9' || format[i] == '.') {
-			spec += string(format[i])
-			i++
-		}
-		for i < len(format) && strings.IndexByte("hlqjzt", format[i]) >= 0 {
-			i++
-		}
-		if i >= len(format) {
-			b.WriteString(format[start:])
-			break
-		}
-		verb := format[i]
-		if verb == '%' {
-			b.WriteByte('%')
-			continue
-		}
-		v, ok := take()
-		if !ok {
-			b.WriteString(format[start : i+1])
-			continue
-		}
-		switch verb {
-		case 'd', 'i':
-			if v.Type.Signed || v.Type.Kind != object.TypeInt && v.Type.Kind != object.TypeEnum {
-				fmt.Fprintf(&b, spec+"d", v.Int)
-			} else {
-				fmt.Fprintf(&b, spec+"d", v.Uint())
-			}
-		case 'u':
-			fmt.Fprintf(&b, spec+"d", v.Uint())
-		case 'x', 'X', 'o':
-			fmt.Fprintf(&b, spec+string(verb), v.Uint())
-		case 'p':
-			b.WriteString(fmt.Sprintf(strings.ReplaceAll(spec, "#", "")+"s", "0x"+strconv.FormatUint(v.Uint(), 16)))
-		case 'c':
-			b.WriteString(fmt.Sprintf(spec+"s", escape(string([]byte{byte(v.Int)}))))
-		case 'r':
-			mode := byte(0)
-			if i+1 < len(format) && (format[i+1] == 'x' || format[i+1] == 'h') {
-				i++
-				mode = format[i]
-			}
-			b.WriteString(fmt.Sprintf(spec+"s", buffer(v, mode)))
-		default:
-			b.WriteString(fmt.Sprintf(spec+"s", escape(v.String())))
-		}
-	}
-	return b.String()
+// A Format is a format string of the tracing language, taken apart once so
+// that filling it in costs no memory.
+type Format struct {
+	ops []formatOp
 }
 
-func buffer(v Value, mode byte) string {
-	data := v.Bytes
-	for _, e := range v.Elems {
-		data = append(data, byte(e.Int))
-	}
-	if mode == 0 {
-		return escapeBuffer(data)
-	}
-	var b strings.Builder
-	for i, c := range data {
-		if mode == 'h' && i > 0 {
-			b.WriteByte(' ')
+// A formatOp is literal text and, after it, one conversion.
+type formatOp struct {
+	text  string
+	verb  byte // 0 when there is only text
+	mode  byte // of %r: 0, x or h
+	minus bool
+	plus  bool
+	space bool
+	sharp bool
+	zero  bool
+	star  bool // the width is an argument
+	width int
+	prec  int // -1 when there is none
+	bits  int // of the length modifier; 0 when there is none
+}
+
+// The widest field, so that no format can ask for all memory.
+const maxWidth = 1 << 16
+
+// ParseFormat takes a format string apart. What is no conversion stays text.
+func ParseFormat(format string) *Format {
+	f := &Format{}
+	var text strings.Builder
+	for i := 0; i < len(format); {
+		if format[i] != '%' {
+			text.WriteByte(format[i])
+			i++
+			continue
 		}
-		if mode == 'x' {
-			b.WriteString(`\x`)
+		op, n := parseVerb(format[i:])
+		switch {
+		case n == 0:
+			text.WriteString(format[i:])
+			n = len(format) - i
+		case op.verb == '%':
+			text.WriteByte('%')
+		default:
+			op.text = text.String()
+			text.Reset()
+			f.ops = append(f.ops, op)
 		}
-		fmt.Fprintf(&b, "%02x", c)
+		i += n
 	}
-	return b.String()
+	if text.Len() > 0 {
+		f.ops = append(f.ops, formatOp{text: text.String()})
+	}
+	return f
+}
+
+// parseVerb parses the conversion at the start of s and returns its length,
+// or 0 when s ends inside it.
+func parseVerb(s string) (op formatOp, n int) {
+	op.prec = -1
+	i := 1
+	for ; i < len(s) && strings.IndexByte("-+ #0", s[i]) >= 0; i++ {
+		switch s[i] {
+		case '-':
+			op.minus = true
+		case '+':
+			op.plus = true
+		case ' ':
+			op.space = true
+		case '#':
+			op.sharp = true
+		case '0':
+			op.zero = true
+		}
+	}
+	number := func() int {
+		n := 0
+		for ; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+			n = min(n*10+int(s[i]-'0'), maxWidth)
+		}
+		return n
+	}
+	if i < len(s) && s[i] == '*' {
+		op.star = true
+		i++
+	} else {
+		op.width = number()
+	}
+	if i < len(s) && s[i] == '.' {
+		i++
+		op.prec = number()
+	}
+	for ; i < len(s) && strings.IndexByte("hlqjzt", s[i]) >= 0; i++ {
+		switch {
+		case s[i] != 'h':
+			op.bits = 64
+		case op.bits == 16:
+			op.bits = 8
+		default:
+			op.bits = 16
+		}
+	}
+	if i >= len(s) {
+		return op, 0
+	}
+	op.verb = s[i]
+	i++
+	if op.verb == 'r' && i < len(s) && (s[i] == 'x' || s[i] == 'h') {
+		op.mode = s[i]
+		i++
+	}
+	return op, i
+}
+
+// Append fills values in and appends the result to dst. Text that came from
+// the traced system goes through esc; what the author of the format wrote does
+// not.
+func (f *Format) Append(dst []byte, values []Value, esc Escape) []byte {
+	next := 0
+	for i := range f.ops {
+		op := &f.ops[i]
+		dst = append(dst, op.text...)
+		if op.verb == 0 {
+			continue
+		}
+		width, minus := op.width, op.minus
+		if op.star {
+			if next >= len(values) {
+				continue
+			}
+			w := values[next].Int
+			next++
+			if w < 0 {
+				w, minus = -w, true
+			}
+			width = int(min(max(w, 0), maxWidth))
+		}
+		if next >= len(values) {
+			dst = append(dst, '%', op.verb)
+			continue
+		}
+		v := &values[next]
+		next++
+		start := len(dst)
+		switch op.verb {
+		case 'd', 'i', 'u', 'o', 'x', 'X', 'p':
+			dst = op.number(dst, v, width, minus)
+		case 'c':
+			dst = esc.append(dst, []byte{byte(v.Int)})
+		case 'r':
+			dst = op.buffer(dst, v, esc)
+		default:
+			dst = op.string(dst, v, esc)
+		}
+		dst = pad(dst, start, width, minus)
+	}
+	return dst
+}
+
+// pad makes what starts at start at least width bytes wide.
+func pad(dst []byte, start, width int, minus bool) []byte {
+	n := width - (len(dst) - start)
+	if n <= 0 {
+		return dst
+	}
+	at := start
+	if minus {
+		at = len(dst)
+	}
+	dst = slices.Grow(dst, n)
+	end := len(dst)
+	dst = dst[:end+n]
+	copy(dst[at+n:], dst[at:end])
+	for i := at; i < at+n; i++ {
+		dst[i] = ' '
+	}
+	return dst
+}
+
+// number writes an integer as printf(3) does. Without a length modifier the
+// width is that of the value, and at least that of an int.
+func (op *formatOp) number(dst []byte, v *Value, width int, minus bool) []byte {
+	n := v.Int
+	u := uint64(n)
+	if v.Type.Size < 8 {
+		u = uint64(uint32(n))
+	}
+	switch op.bits {
+	case 8:
+		n, u = int64(int8(n)), uint64(uint8(n))
+	case 16:
+		n, u = int64(int16(n)), uint64(uint16(n))
+	case 64:
+		u = uint64(n)
+	}
+	prefix := ""
+	base, upper := 10, false
+	switch op.verb {
+	case 'd', 'i':
+		switch {
+		case n < 0:
+			prefix, u = "-", -uint64(n)
+		case op.plus:
+			prefix, u = "+", uint64(n)
+		case op.space:
+			prefix, u = " ", uint64(n)
+		default:
+			u = uint64(n)
+		}
+	case 'o':
+		base = 8
+	case 'x', 'X':
+		base, upper = 16, op.verb == 'X'
+		if op.sharp && u != 0 {
+			prefix = "0" + string(op.verb)
+		}
+	case 'p':
+		if v.Uint() == 0 {
+			return append(dst, "(nil)"...)
+		}
+		base, prefix, u = 16, "0x", v.Uint()
+	}
+	var buf [24]byte
+	digits := strconv.AppendUint(buf[:0], u, base)
+	if upper {
+		for i, c := range digits {
+			if c >= 'a' {
+				digits[i] = c - 'a' + 'A'
+			}
+		}
+	}
+	if op.prec == 0 && u == 0 {
+		digits = digits[:0]
+	}
+	zeros := max(op.prec-len(digits), 0)
+	if op.verb == 'o' && op.sharp && zeros == 0 && (len(digits) == 0 || digits[0] != '0') {
+		zeros = 1
+	}
+	if op.zero && !minus && op.prec < 0 {
+		zeros = max(zeros, width-len(prefix)-len(digits))
+	}
+	dst = append(dst, prefix...)
+	for range zeros {
+		dst = append(dst, '0')
+	}
+	return append(dst, digits...)
+}
+
+func (op *formatOp) string(dst []byte, v *Value, esc Escape) []byte {
+	if op.prec < 0 {
+		return v.Append(dst, esc)
+	}
+	if v.Type != nil && v.Type.Kind == object.TypeString && !v.Cut && v.text == "" {
+		return esc.append(dst, v.Bytes[:min(op.prec, len(v.Bytes))])
+	}
+	text := v.Append(nil, nil)
+	return esc.append(dst, text[:min(op.prec, len(text))])
+}
+
+func (op *formatOp) buffer(dst []byte, v *Value, esc Escape) []byte {
+	if len(v.Elems) > 0 {
+		data := make([]byte, len(v.Elems))
+		for i, e := range v.Elems {
+			data[i] = byte(e.Int)
+		}
+		return appendBuffer(dst, data, op.mode)
+	}
+	if v.Type != nil && v.Type.Kind != object.TypeBuffer && v.Type.Kind != object.TypeString && v.Type.Kind != object.TypeMAC {
+		return v.Append(dst, esc)
+	}
+	return appendBuffer(dst, v.Bytes, op.mode)
 }

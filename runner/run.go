@@ -5,9 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/skep-bpf/skep/hook"
@@ -21,37 +22,49 @@ type Config struct {
 	ELF      []byte
 	Manifest *object.Manifest
 	Load     machine.LoadOptions
-	// PID limits hooks to a process where they can be.
+	// PID limits hooks to a process where they can be, and the run ends when
+	// that process does.
 	PID int
+	// Command is a program with its arguments that is started stopped, runs
+	// once everything is attached, and whose end ends the run.
+	Command []string
+	// Pin is a directory where programs, links and maps are kept after the
+	// run, "" for none.
+	Pin string
 	// Events receives everything in order. An error ends the run.
 	Events func(Event) error
+	// Flush is called when no more events are there for now.
+	Flush func() error
 	// Ready is called once everything is attached.
 	Ready func(attached int)
+	// Root is the file system where names are looked up: symbols, users,
+	// control groups, maps of processes. Nil is that of this machine.
+	Root fs.FS
+	// Processes, when it is not nil, is called while the run lasts if user
+	// addresses are to be named. It reports changes of processes' memory maps,
+	// so that processes are named that are gone when their addresses are shown.
+	Processes func(ctx context.Context, note func(ProcessEvent)) error
+	// Started gets a handle to the run before the first program runs.
+	Started func(*Handle)
 }
-
-// An Event is one thing to show.
-type Event struct {
-	Kind object.EventKind
-	// Spec describes the record that the event came from.
-	Spec *object.Event
-	// Values are the decoded arguments.
-	Values []Value
-	// Map is the snapshot to show for EventPrintMap and EventPrintElem.
-	Map *Snapshot
-	// Loss and Count are those of EventLost.
-	Loss  object.Loss
-	Count uint64
-}
-
-// EventLost says that something went wrong Count times.
-const EventLost object.EventKind = "lost"
 
 // A Result is how a run ended.
 type Result struct {
-	// Code is what exit(code) gave.
+	// Code is what exit(code) gave, or 1 after an assertion failed.
 	Code int
 	// Exited is set when the script ended the run.
 	Exited bool
+	// ChildCode is how Config.Command ended: its exit code, or 128 and the
+	// number of the signal; -1 when there was none or it did not end.
+	ChildCode int
+	// Losses are what went wrong in all, each with its number.
+	Losses []Lost
+}
+
+// Lost is how often something went wrong.
+type Lost struct {
+	Loss  object.Loss
+	Count uint64
 }
 
 type run struct {
@@ -60,6 +73,30 @@ type run struct {
 	order  binary.ByteOrder
 	loaded machine.Loaded
 	result Result
+
+	names   *names
+	formats []*Format
+	values  []Value
+	dec     decoder
+	cut     uint64 // strings cut, those of snapshots included
+	child   *child
+	files   captures
+	links   []held
+	seen    map[object.Loss]uint64
+	checked time.Time
+
+	mu      sync.Mutex
+	records machine.Records
+	stopped bool
+	queue   []func() error
+	woken   chan struct{}
+	over    chan struct{} // closed when the run has ended
+}
+
+// A held link is one attachment, with what it is attached to.
+type held struct {
+	machine.Link
+	points []hook.Point
 }
 
 // errExit ends the reading of records after exit().
@@ -68,81 +105,237 @@ var errExit = errors.New("exit")
 // Run loads an object, attaches it, delivers its events until it ends by
 // itself or ctx is cancelled, and shows its maps.
 func Run(ctx context.Context, c Config) (Result, error) {
-	r := &run{Config: c, man: c.Manifest, order: binary.LittleEndian}
+	r := &run{
+		Config: c, man: c.Manifest, order: binary.LittleEndian, woken: make(chan struct{}, 1), over: make(chan struct{}),
+		seen: map[object.Loss]uint64{}, result: Result{ChildCode: -1},
+	}
+	if r.Root == nil {
+		r.Root = os.DirFS("/")
+	}
 	if c.Manifest.Target.Arch == "s390x" || c.Manifest.Target.Arch == "ppc64" {
 		r.order = binary.BigEndian
 	}
-	if c.Load.Vars == nil {
-		c.Load.Vars = map[string][]byte{}
+	r.names = newNames(r.man, r.order, r.Root)
+	r.names.frames = r.frames
+	defer r.names.Close()
+	r.dec = decoder{order: r.order, names: r.names}
+	r.formats = make([]*Format, len(r.man.Events))
+	for i := range r.man.Events {
+		r.formats[i] = ParseFormat(r.man.Events[i].Format)
 	}
-	start := make([]byte, 8)
-	r.order.PutUint64(start, uint64(bootTime()))
-	c.Load.Vars["skep_start_ns"] = start
-	loaded, err := c.Machine.Load(ctx, c.ELF, c.Load)
+	if len(c.Command) > 0 {
+		var err error
+		if r.child, err = startChild(c.Command); err != nil {
+			return r.result, err
+		}
+		defer r.child.kill()
+	}
+	r.setVars()
+	loaded, err := c.Machine.Load(ctx, c.ELF, r.Load)
 	if err != nil {
-		return Result{}, err
+		return r.result, err
 	}
 	r.loaded = loaded
 	err = r.all(ctx)
-	return r.result, errors.Join(err, loaded.Close())
+	r.stop()
+	close(r.over)
+	return r.result, errors.Join(err, r.files.close(), loaded.Close())
 }
 
-func (r *run) all(ctx context.Context) error {
-	var records machine.Records
+// setVars gives the object what only this run knows.
+func (r *run) setVars() {
+	vars := map[string][]byte{}
+	for name, v := range r.Load.Vars {
+		vars[name] = v
+	}
+	set := func(name string, n uint64) {
+		b := make([]byte, 8)
+		r.order.PutUint64(b, n)
+		vars[name] = b
+	}
+	set("skep_start_ns", uint64(bootTime()))
+	if r.PID != 0 {
+		set("skep_pid", uint64(r.PID))
+	}
+	if r.child != nil {
+		set("skep_cpid", uint64(r.child.pid))
+	}
+	r.Load.Vars = vars
+}
+
+// frames reads a kept stack.
+func (r *run) frames(id uint64) []uint64 {
+	m, err := r.loaded.Map(r.man.Stacks)
+	if err != nil {
+		return nil
+	}
+	key := make([]byte, 8)
+	r.order.PutUint64(key, id)
+	data, err := m.Lookup(key)
+	if err != nil {
+		return nil
+	}
+	list := make([]uint64, len(data)/8)
+	for i := range list {
+		list[i] = r.order.Uint64(data[8*i:])
+	}
+	return list
+}
+
+func (r *run) all(parent context.Context) error {
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
 	if r.man.RingBuffer != "" {
-		var err error
-		if records, err = r.loaded.Records(r.man.RingBuffer); err != nil {
+		records, err := r.loaded.Records(r.man.RingBuffer)
+		if err != nil {
 			return err
 		}
 		defer records.Close()
+		r.records = records
+	}
+	stopped := context.AfterFunc(ctx, r.stop)
+	defer stopped()
+	if r.Started != nil {
+		r.Started(&Handle{r})
+	}
+	if r.Processes != nil && r.namesUsers() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			// Without it, only processes that live are named.
+			_ = r.Processes(ctx, r.names.processes.note)
+		}()
+		defer func() { cancel(); <-done }()
 	}
 	if err := r.runKind(object.KindBegin); err != nil {
 		return err
 	}
-	if err := r.drain(records); err != nil {
-		return r.finish(records, nil, err)
+	if err := r.drain(false); err != nil {
+		return r.finish(err)
 	}
-	links, attached, err := r.attach(ctx)
+	closeBuffers, err := r.openBuffers(ctx)
 	if err != nil {
 		return err
 	}
+	defer closeBuffers()
+	attached, err := r.attach(ctx)
+	if err != nil {
+		return errors.Join(err, r.detach())
+	}
+	if r.Pin != "" {
+		if err := r.loaded.Pin(r.Pin); err != nil {
+			return errors.Join(fmt.Errorf("nothing can be pinned below %s: %w", r.Pin, err), r.detach())
+		}
+	}
+	stopSignals, err := r.signals()
+	if err != nil {
+		return errors.Join(err, r.detach())
+	}
+	defer stopSignals()
 	if r.Ready != nil {
 		r.Ready(attached)
 	}
-	if !r.man.ExitAfterBegin {
-		err = r.loop(ctx, records)
+	if err := r.Events(Event{Kind: EventAttached, Count: uint64(attached)}); err != nil {
+		return errors.Join(err, r.detach())
 	}
-	return r.finish(records, links, err)
+	if r.child != nil {
+		if err := r.child.resume(cancel); err != nil {
+			return errors.Join(err, r.detach())
+		}
+	}
+	if r.PID != 0 {
+		unwatch, err := watchProcess(r.PID, cancel)
+		if err != nil {
+			return errors.Join(err, r.detach())
+		}
+		defer unwatch()
+	}
+	iterated, err := r.iterate()
+	if err == nil && !r.man.ExitAfterBegin && !iterated {
+		err = r.loop(ctx)
+	}
+	return r.finish(err)
+}
+
+// namesUsers tells whether addresses of user programs may have to be named.
+func (r *run) namesUsers() bool {
+	var uses func(t *object.Type) bool
+	field := func(f object.Field) bool { return uses(&f.Type) }
+	uses = func(t *object.Type) bool {
+		return t.Kind == object.TypeUsym || t.Kind == object.TypeUstack ||
+			slices.ContainsFunc(t.Fields, field) || t.Elem != nil && uses(t.Elem)
+	}
+	return slices.ContainsFunc(r.man.Events, func(e object.Event) bool { return slices.ContainsFunc(e.Args, field) }) ||
+		slices.ContainsFunc(r.man.Maps, func(m object.MapShow) bool { return uses(&m.Value) || slices.ContainsFunc(m.Keys, field) })
+}
+
+// detach closes all links, side by side: the kernel waits long for some.
+func (r *run) detach() error {
+	errs := make([]error, len(r.links))
+	var wg sync.WaitGroup
+	for i, l := range r.links {
+		wg.Go(func() { errs[i] = l.Close() })
+	}
+	wg.Wait()
+	r.links = nil
+	return errors.Join(errs...)
 }
 
 // finish detaches, runs the end programs and shows what is left.
-func (r *run) finish(records machine.Records, links []machine.Link, err error) error {
-	exited := errors.Is(err, errExit)
-	if err != nil && !exited {
-		return err
+func (r *run) finish(err error) error {
+	if err != nil && !errors.Is(err, errExit) {
+		return errors.Join(err, r.detach())
 	}
-	var errs []error
-	for _, l := range links {
-		errs = append(errs, l.Close())
+	missed := r.missed()
+	errs := []error{r.detach()}
+	if r.child != nil {
+		r.result.ChildCode = r.child.end()
+	}
+	if err := r.drain(true); err != nil {
+		return errors.Join(append(errs, err)...)
 	}
 	if err := r.runKind(object.KindEnd); err != nil {
 		errs = append(errs, err)
 	}
-	if err := r.drain(records); err != nil && !errors.Is(err, errExit) {
-		errs = append(errs, err)
+	if err := r.drain(true); err != nil {
+		return errors.Join(append(errs, err)...)
 	}
-	if r.man.Settings["print_maps_on_exit"] != "false" {
-		for i := range r.man.Maps {
-			if r.man.Maps[i].Hidden {
-				continue
-			}
-			if err := r.showMap(&r.man.Maps[i], nil); err != nil {
-				errs = append(errs, err)
-			}
+	if err := r.finalMaps(); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	errs = append(errs, r.losses(true, missed), r.flush())
+	return errors.Join(errs...)
+}
+
+// finalMaps shows the maps at the end.
+func (r *run) finalMaps() error {
+	if isOff(r.man.Settings["print_maps_on_exit"]) {
+		return nil
+	}
+	if err := r.Events(Event{Kind: EventFinal}); err != nil {
+		return err
+	}
+	shown := make([]*object.MapShow, 0, len(r.man.Maps))
+	for i := range r.man.Maps {
+		if !r.man.Maps[i].Hidden {
+			shown = append(shown, &r.man.Maps[i])
 		}
 	}
-	errs = append(errs, r.losses())
-	return errors.Join(errs...)
+	slices.SortStableFunc(shown, func(a, b *object.MapShow) int {
+		switch {
+		case a.Name < b.Name:
+			return -1
+		case a.Name > b.Name:
+			return 1
+		}
+		return 0
+	})
+	for _, m := range shown {
+		if err := r.showMap(&Event{}, m, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *run) runKind(kind object.ProgramKind) error {
@@ -157,57 +350,30 @@ func (r *run) runKind(kind object.ProgramKind) error {
 }
 
 func (r *run) probeName(p object.Program) string {
-	if len(p.Probes) > 0 && p.Probes[0] < len(r.man.Probes) {
+	if len(p.Probes) > 0 && p.Probes[0] >= 0 && p.Probes[0] < len(r.man.Probes) {
 		return r.man.Probes[p.Probes[0]].Name
 	}
 	return p.Name
 }
 
-func (r *run) attach(ctx context.Context) ([]machine.Link, int, error) {
-	var requests []machine.Attach
-	probes := 0
-	for _, p := range r.man.Programs {
-		probes += len(p.Probes)
-		if p.Kind != object.KindAttach {
-			continue
-		}
-		req := machine.Attach{Program: p.Name, PID: r.PID}
-		if p.Hook != "" {
-			pt, err := hook.Parse(p.Hook)
-			if err != nil {
-				return nil, 0, err
-			}
-			req.Points = []hook.Point{pt}
-		} else {
-			for _, i := range p.Probes {
-				name := r.man.Probes[i].Hook
-				if name == "" {
-					name = r.man.Probes[i].Name
-				}
-				pt, err := hook.Parse(name)
-				if err != nil {
-					return nil, 0, err
-				}
-				req.Points = append(req.Points, pt)
-				req.Cookies = append(req.Cookies, uint64(i))
-			}
-		}
-		requests = append(requests, req)
+// point is the attach point of a probe.
+func (r *run) point(i int) (hook.Point, error) {
+	if i < 0 || i >= len(r.man.Probes) {
+		return hook.Point{}, fmt.Errorf("the object names probe %d, and has %d", i, len(r.man.Probes))
 	}
-	links, errs := r.loaded.Attach(ctx, requests)
-	var good []machine.Link
-	for _, l := range links {
-		if l != nil {
-			good = append(good, l)
+	p := &r.man.Probes[i]
+	text := p.Hook
+	if text == "" {
+		text = p.Name
+	}
+	pt, err := hook.Parse(text)
+	if err != nil {
+		// Objects of other compilers name the section.
+		if s, sErr := hook.ParseSection(text); sErr == nil {
+			return s, nil
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		for _, l := range good {
-			l.Close()
-		}
-		return nil, 0, err
-	}
-	return good, probes, nil
+	return pt, err
 }
 
 // A timer runs an interval program.
@@ -224,112 +390,216 @@ func (r *run) timers() ([]timer, error) {
 		if p.Kind != object.KindInterval {
 			continue
 		}
-		pt, err := hook.Parse(r.man.Probes[p.Probes[0]].Name)
-		if err != nil {
-			return nil, err
+		for _, i := range p.Probes {
+			pt, err := r.point(i)
+			if err != nil {
+				return nil, err
+			}
+			period := pt.Unit.Period(pt.Rate)
+			if period <= 0 {
+				return nil, fmt.Errorf("%s never happens", pt)
+			}
+			list = append(list, timer{p.Name, period, now.Add(period)})
 		}
-		period := pt.Unit.Period(pt.Rate)
-		if period <= 0 {
-			return nil, fmt.Errorf("%s never happens", pt)
-		}
-		list = append(list, timer{p.Name, period, now.Add(period)})
 	}
 	return list, nil
 }
 
+// tick runs the programs whose time has come and returns when the next one is.
+// Runs that were missed are not caught up with.
+func (r *run) tick(timers []timer) (time.Time, error) {
+	now := time.Now()
+	var next time.Time
+	for i := range timers {
+		t := &timers[i]
+		if !t.next.After(now) {
+			if _, err := r.loaded.Run(t.program); err != nil {
+				return next, err
+			}
+			t.next = t.next.Add((now.Sub(t.next)/t.period + 1) * t.period)
+		}
+		if next.IsZero() || t.next.Before(next) {
+			next = t.next
+		}
+	}
+	return next, nil
+}
+
+// stop makes the loop look up.
+func (r *run) stop() {
+	r.mu.Lock()
+	r.stopped = true
+	r.mu.Unlock()
+	r.wake()
+}
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+func (r *run) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.records != nil {
+		r.records.SetDeadline(past)
+	}
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+}
+
+// do runs f in the loop. It is false when the run is over.
+func (r *run) do(f func() error) bool {
+	r.mu.Lock()
+	if r.stopped {
+		r.mu.Unlock()
+		return false
+	}
+	r.queue = append(r.queue, f)
+	r.mu.Unlock()
+	r.wake()
+	return true
+}
+
+// sleepUntil sets the deadline of the next read, unless there is something
+// to do.
+func (r *run) sleepUntil(t time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped || len(r.queue) > 0 {
+		t = past
+	}
+	r.records.SetDeadline(t)
+}
+
+// work runs what others asked for.
+func (r *run) work() error {
+	for {
+		r.mu.Lock()
+		queue := r.queue
+		r.queue = nil
+		r.mu.Unlock()
+		if len(queue) == 0 {
+			return nil
+		}
+		for _, f := range queue {
+			if err := f(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // loop delivers records and runs timers until the run ends.
-func (r *run) loop(ctx context.Context, records machine.Records) error {
+func (r *run) loop(ctx context.Context) error {
 	timers, err := r.timers()
 	if err != nil {
 		return err
 	}
-	if records == nil {
+	if r.records == nil {
 		return r.wait(ctx, timers)
 	}
-	stop := context.AfterFunc(ctx, func() { records.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	for {
+		if err := r.work(); err != nil {
+			return err
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		now := time.Now()
-		var deadline time.Time
-		for i := range timers {
-			t := &timers[i]
-			if !t.next.After(now) {
-				if _, err := r.loaded.Run(t.program); err != nil {
-					return err
-				}
-				for !t.next.After(now) {
-					t.next = t.next.Add(t.period)
-				}
-			}
-			if deadline.IsZero() || t.next.Before(deadline) {
-				deadline = t.next
-			}
-		}
-		if ctx.Err() == nil {
-			records.SetDeadline(deadline)
-		}
-		data, err := records.Read()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue
-		}
+		next, err := r.tick(timers)
 		if err != nil {
 			return err
 		}
-		if err := r.record(data); err != nil {
+		r.sleepUntil(next)
+		// Read on while there is something, so that a busy buffer costs
+		// neither flushes nor clocks.
+		for {
+			data, err := r.records.Read()
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if err := r.record(data); err != nil {
+				return err
+			}
+			if r.records.Pending() == 0 {
+				if err := errors.Join(r.losses(false, nil), r.flush()); err != nil {
+					return err
+				}
+			}
+			if len(timers) > 0 && !next.After(time.Now()) || r.asked() {
+				break
+			}
+		}
+		if err := r.flush(); err != nil {
 			return err
 		}
 	}
+}
+
+// asked tells whether the loop is wanted elsewhere.
+func (r *run) asked() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopped || len(r.queue) > 0
+}
+
+func (r *run) flush() error {
+	if r.Flush == nil {
+		return nil
+	}
+	return r.Flush()
 }
 
 // wait is loop for objects without events.
 func (r *run) wait(ctx context.Context, timers []timer) error {
 	for {
-		now := time.Now()
-		var next <-chan time.Time
-		var soonest time.Time
-		for i := range timers {
-			t := &timers[i]
-			if !t.next.After(now) {
-				if _, err := r.loaded.Run(t.program); err != nil {
-					return err
-				}
-				for !t.next.After(now) {
-					t.next = t.next.Add(t.period)
-				}
-			}
-			if soonest.IsZero() || t.next.Before(soonest) {
-				soonest = t.next
-			}
+		if err := r.work(); err != nil {
+			return err
 		}
-		if !soonest.IsZero() {
-			next = time.After(time.Until(soonest))
+		if ctx.Err() != nil {
+			return nil
+		}
+		next, err := r.tick(timers)
+		if err != nil {
+			return err
+		}
+		if err := r.flush(); err != nil {
+			return err
+		}
+		var alarm <-chan time.Time
+		if !next.IsZero() {
+			alarm = time.After(time.Until(next))
 		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-next:
+		case <-r.woken:
+		case <-alarm:
 		}
 	}
 }
 
-// drain delivers the records that are there now.
-func (r *run) drain(records machine.Records) error {
-	if records == nil {
+// drain delivers the records that are there now; with all, also those after
+// an exit.
+func (r *run) drain(all bool) error {
+	if err := r.work(); err != nil {
+		return err
+	}
+	if r.records == nil {
 		return nil
 	}
-	for records.Pending() > 0 {
-		records.SetDeadline(time.Now().Add(100 * time.Millisecond))
-		data, err := records.Read()
+	for r.records.Pending() > 0 {
+		r.records.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		data, err := r.records.Read()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := r.record(data); err != nil {
+		if err := r.record(data); err != nil && (!all || !errors.Is(err, errExit)) {
 			return err
 		}
 	}
@@ -341,98 +611,24 @@ func (r *run) record(data []byte) error {
 	if len(data) < 8 {
 		return fmt.Errorf("a record of %d bytes is too short", len(data))
 	}
-	id := int(r.order.Uint32(data))
-	if id >= len(r.man.Events) {
+	id := uint64(r.order.Uint32(data))
+	if id >= uint64(len(r.man.Events)) {
 		return fmt.Errorf("a record names event %d, the manifest has %d", id, len(r.man.Events))
 	}
 	spec := &r.man.Events[id]
-	e := Event{Kind: spec.Kind, Spec: spec, Values: r.decodeFields(spec.Args, data)}
+	r.values = r.dec.decodeFields(r.values, spec.Args, data)
+	e := Event{Kind: spec.Kind, Spec: spec, Values: r.values, format: r.formats[id]}
 	switch spec.Kind {
-	case object.EventExit:
-		r.result.Exited = true
-		if len(e.Values) > 0 {
-			r.result.Code = int(e.Values[0].Int)
-		}
-		return errExit
-	case object.EventPrintMap:
-		m := r.mapNamed(spec.Map)
-		if m == nil {
-			return fmt.Errorf("an event names the map %q, which is not there", spec.Map)
-		}
-		return r.showMap(m, e.Values)
-	case object.EventClear, object.EventZero:
-		m := r.mapNamed(spec.Map)
-		if m == nil {
-			return fmt.Errorf("an event names the map %q, which is not there", spec.Map)
-		}
-		return r.wipe(m, spec.Kind == object.EventZero)
+	case object.EventPrintf, object.EventErrorf, object.EventWarnf, object.EventPrint:
+		return r.Events(e)
 	}
-	return r.Events(e)
+	return r.act(&e)
 }
 
-func (r *run) mapNamed(name string) *object.MapShow {
+func (r *run) mapNamed(name string) (*object.MapShow, error) {
 	i := slices.IndexFunc(r.man.Maps, func(m object.MapShow) bool { return m.Name == name })
 	if i < 0 {
-		return nil
+		return nil, fmt.Errorf("an event names the map %q, which is not there", name)
 	}
-	return &r.man.Maps[i]
-}
-
-// losses reports what went wrong.
-func (r *run) losses() error {
-	if r.man.Counters == "" {
-		return nil
-	}
-	v, err := r.loaded.Var(r.man.Counters)
-	if err != nil {
-		return err
-	}
-	data, err := v.Get()
-	if err != nil {
-		return err
-	}
-	for i, l := range r.man.Losses {
-		if 8*i+8 > len(data) {
-			break
-		}
-		if n := r.order.Uint64(data[8*i:]); n > 0 {
-			if err := r.Events(Event{Kind: EventLost, Loss: l, Count: n}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Describe says in words what a loss is.
-func Describe(l object.Loss, n uint64) string {
-	times := func(one, many string) string {
-		if n == 1 {
-			return "1 " + one
-		}
-		return fmt.Sprintf("%d %s", n, many)
-	}
-	var s string
-	switch l.Kind {
-	case object.LossEvent:
-		s = times("event was", "events were") + " lost because the ring buffer was full (raise perf_rb_pages)"
-	case object.LossMapFull, object.LossMapUpdate:
-		s = times("update", "updates") + " of " + l.Name + " failed because the map was full (raise max_map_keys)"
-	case object.LossString:
-		s = times("string was", "strings were") + " cut (raise max_strlen)"
-	case object.LossFault:
-		s = times("read", "reads") + " of memory failed in " + l.Name + ": the page was not there"
-	case object.LossStack:
-		s = times("stack was", "stacks were") + " lost"
-	case object.LossScratch:
-		s = times("run", "runs") + " left out because programs nested too deep"
-	case object.LossLoop:
-		s = times("loop was", "loops were") + " ended by the limit"
-	default:
-		s = fmt.Sprintf("%s: %d", l.Kind, n)
-	}
-	if l.Line > 0 {
-		s += fmt.Sprintf(" (line %d)", l.Line)
-	}
-	return strings.TrimSpace(s)
+	return &r.man.Maps[i], nil
 }

@@ -1,13 +1,42 @@
 package runner
 
-import "golang.org/x/sys/unix"
+import (
+	"io/fs"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // bootTime is the time since boot in nanoseconds, as bpf_ktime_get_boot_ns
 // tells it.
-func bootTime() int64 {
+func bootTime() int64 { return clockTime(unix.CLOCK_BOOTTIME) }
+
+func clockTime(id int32) int64 {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+	if err := unix.ClockGettime(id, &ts); err != nil {
 		return 0
 	}
 	return ts.Nano()
+}
+
+// clockOffset is what has to be added to a time of a clock to get the time
+// since 1970.
+func clockOffset(c Clock) int64 {
+	id := int32(unix.CLOCK_BOOTTIME)
+	switch c {
+	case ClockMonotonic:
+		id = unix.CLOCK_MONOTONIC
+	case ClockTAI, ClockSwTAI:
+		id = unix.CLOCK_TAI
+	}
+	return time.Now().UnixNano() - clockTime(id)
+}
+
+// inode is the number of a file in its file system.
+func inode(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Ino
+	}
+	return 0
 }

@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/skep-bpf/skep/symbol"
 )
 
 // A Binary is what attach points need to know of a user ELF file.
@@ -43,6 +45,16 @@ func ReadBinary(r io.ReaderAt) (b *Binary, err error) {
 		for _, s := range symbols {
 			if t := elf.ST_TYPE(s.Info); (t == elf.STT_FUNC || t == sttGNUIfunc) && s.Section != elf.SHN_UNDEF && s.Name != "" {
 				b.Functions = append(b.Functions, s.Name)
+			}
+		}
+	}
+	if f.Section(".symtab") == nil {
+		// A stripped Go binary still has the table its runtime needs.
+		if file, err := symbol.NewBinary(r); err == nil {
+			if funcs, err := file.GoFuncs(); err == nil {
+				for s := range funcs.All() {
+					b.Functions = append(b.Functions, s.Name)
+				}
 			}
 		}
 	}

@@ -2,84 +2,140 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/source"
-	"github.com/skep-bpf/skep/ui/text"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
 
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	code := 0
-	root := &cobra.Command{
-		Use: "skep", Short: "program the Linux kernel",
-		SilenceErrors: true, SilenceUsage: true,
-	}
-	root.AddCommand(runCommand(&code))
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := root.ExecuteContext(ctx); err != nil {
-		source.RenderAll(stderr, source.Diagnostics(err), source.Style{})
-		return 1
-	}
-	return code
+// Exit codes. "skep help exit-codes" tells people.
+const (
+	exitOK       = 0
+	exitFailure  = 1  // the script, the object or the run failed
+	exitUsage    = 2  // the command line is wrong
+	exitInternal = 70 // skep itself is wrong (EX_SOFTWARE of sysexits.h)
+)
+
+// An app is one run of the command line.
+type app struct {
+	name           string // as which it was started
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	json           bool // diagnostics and results are JSON
+	noWarnings     bool
+	code           int // where a command ends well but not with 0
 }
 
-func runCommand(code *int) *cobra.Command {
-	var script string
-	cmd := &cobra.Command{
-		Use:   "run [-e SCRIPT | FILE] [ARGS...]",
-		Short: "compile and run a script",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var file *source.File
-			if script != "" {
-				file = source.NewFile("stdin", script)
-			} else {
-				if len(args) == 0 {
-					return errors.New("nothing to run: give a script with -e, or a file")
-				}
-				data, err := os.ReadFile(args[0])
-				if err != nil {
-					return err
-				}
-				file = source.NewFile(args[0], string(data))
-				args = args[1:]
-			}
-			o := skep.CompileOptions{}
-			o.Args = args
-			obj, err := skep.Compile(file, o)
-			if err != nil {
-				return err
-			}
-			source.RenderAll(cmd.ErrOrStderr(), obj.Warnings, source.Style{})
-			p := text.New(cmd.OutOrStdout(), cmd.ErrOrStderr(), false)
-			res, err := skep.Run(cmd.Context(), obj, skep.RunOptions{
-				Events: p.Event,
-				Ready: func(n int) {
-					plural := "s"
-					if n == 1 {
-						plural = ""
-					}
-					fmt.Fprintf(cmd.ErrOrStderr(), "Attached %d probe%s\n", n, plural)
-				},
-			})
-			*code = res.Code
-			return errors.Join(err, p.Flush())
-		},
+// run is main without the process around it; args begin with the program's name.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	a := &app{name: "skep", stdin: stdin, stdout: stdout, stderr: stderr}
+	if len(args) > 0 {
+		a.name = strings.TrimSuffix(filepath.Base(args[0]), ".exe")
+		args = args[1:]
 	}
-	cmd.Flags().StringVarP(&script, "execute", "e", "", "the script to run")
-	return cmd
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Fprintf(stderr, "skep: internal error: %v\n\n"+
+				"This is a mistake in skep, not in your script. Please report it at\n"+
+				"https://github.com/skep-bpf/skep/issues with the command line, the script,\n"+
+				"the output of \"skep version\" and \"skep doctor\", and this:\n\n%s", r, debug.Stack())
+			code = exitInternal
+		}
+	}()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var cmd *cobra.Command
+	switch object, err := embedded(); {
+	case err != nil:
+		return a.fail(err)
+	case object != nil:
+		cmd = a.embeddedCommand(object)
+	case a.name == "bpftrace":
+		cmd = a.bpftraceCommand()
+	default:
+		cmd = a.rootCommand()
+	}
+	cmd.SetArgs(args)
+	cmd.SetIn(stdin)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		return a.fail(err)
+	}
+	return a.code
+}
+
+// A usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error {
+	return usageError{&source.Diagnostic{Code: "usage", Message: fmt.Sprintf(format, args...)}}
+}
+
+// fail shows an error and returns the exit code that it means.
+func (a *app) fail(err error) int {
+	a.show(skep.Explain(err))
+	var usage usageError
+	if errors.As(err, &usage) && a.name != "bpftrace" {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// show writes diagnostics, as text or as one JSON object a line.
+func (a *app) show(list source.List) {
+	if a.noWarnings {
+		var errs source.List
+		for _, d := range list {
+			if d.Severity == source.Error {
+				errs = append(errs, d)
+			}
+		}
+		list = errs
+	}
+	if !a.json {
+		_ = source.RenderAll(a.stderr, list, source.Style{Color: colors(a.stderr)})
+		return
+	}
+	enc := json.NewEncoder(a.stderr)
+	enc.SetEscapeHTML(false)
+	for _, d := range list {
+		_ = enc.Encode(d)
+	}
+}
+
+// printJSON writes one value on a line of standard output.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// colors reports whether text written to w may be coloured: it is a terminal,
+// and nobody said no (https://no-color.org).
+func colors(w io.Writer) bool {
+	if os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	return isTerminal(w)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && fileIsTerminal(f)
 }

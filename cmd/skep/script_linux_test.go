@@ -1,8 +1,8 @@
 package main
 
 import (
-	"os"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -11,17 +11,42 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if object, err := embedded(); object != nil || err != nil {
+		main() // a copy of this test that "skep build --exe" made
+	}
 	testscript.Main(m, map[string]func(){
-		"skep": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"skep":      main,
+		"bpftrace":  main,
+		"skep-load": load,
+		"work":      work,
+		"as":        as,
 	})
+}
+
+// TestCommands runs what does not depend on the kernel much, on the live one
+// alone: it starts skep a hundred times, which is slow in guests.
+func TestCommands(t *testing.T) {
+	testenv.NeedBPF(t)
+	testenv.NeedTracefs(t)
+	testscript.Run(t, testscript.Params{Dir: "testdata/cli", RequireExplicitExec: true})
 }
 
 // TestScripts runs the command line as people do, on the live kernel and in
 // the guests.
 func TestScripts(t *testing.T) {
-	guest.Matrix(t, guest.Config{Files: guest.Files{"testdata": "testdata"}}, func(t *testing.T) {
+	guest.Matrix(t, guest.Config{
+		Files: guest.Files{"testdata": "testdata"}, Timeout: 10 * time.Minute,
+		// Emulated processors race when the kernel changes its own code.
+		CPUs: 1,
+	}, func(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)
-		testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: true})
+		testenv.NeedTracefs(t)
+		testscript.Run(t, testscript.Params{
+			Dir: "testdata/script", RequireExplicitExec: true,
+			Cmds:      map[string]func(*testscript.TestScript, bool, []string){"trace": traceScript},
+			Condition: condition,
+			Setup:     findWork,
+		})
 	})
 }

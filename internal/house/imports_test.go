@@ -38,8 +38,9 @@ const policy = `
 	ir < ir/opt, ir/irtest;
 	source < lang/bt/syntax;
 	lang/bt/syntax, abi, target, hook < lang/bt/check;
-	lang/bt/check, ir, object < lang/bt;
-	ir, abi, target, hook, object < lang/golang;
+	object, hook < facts;
+	lang/bt/check, ir, object, facts < lang/bt;
+	ir, abi, target, hook, object, facts < lang/golang;
 
 	# From the IR to an object.
 	ir/opt, abi, object < codegen;

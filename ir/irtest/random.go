@@ -3,6 +3,7 @@ package irtest
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
@@ -305,13 +306,22 @@ var compares = []ir.Op{
 var ints = []ir.Type{ir.I8, ir.I16, ir.I32, ir.I64}
 
 func (g *gen) cond() *ir.Value {
+	if g.chance(40) && len(g.vals) > 0 {
+		// The same few values against small constants, so that one
+		// comparison may follow from another.
+		v := g.b.Resize(g.vals[g.r.IntN(min(3, len(g.vals)))], ir.I64, false)
+		if g.chance(60) {
+			v = g.b.Binary(ir.OpAnd, v, g.b.Const(ir.I64, 15))
+		}
+		return g.b.Compare(pick(g, compares), v, g.b.Const(ir.I64, int64(g.r.IntN(8)-2)))
+	}
 	t := pick(g, ints)
 	c := g.b.Compare(pick(g, compares), g.val(t), g.val(t))
 	switch g.r.IntN(5) {
 	case 0:
 		return g.b.Not(c)
 	case 1:
-		return g.b.Binary(pick(g, []ir.Op{ir.OpAnd, ir.OpOr, ir.OpXor}), c, g.b.Compare(pick(g, compares), g.val(t), g.val(t)))
+		return g.b.Binary(pick(g, append(slices.Clone(binaryOps), ir.OpAnd, ir.OpAnd, ir.OpAnd, ir.OpOr, ir.OpOr, ir.OpOr, ir.OpXor)), c, g.b.Compare(pick(g, compares), g.val(t), g.val(t)))
 	}
 	return c
 }
@@ -319,10 +329,10 @@ func (g *gen) cond() *ir.Value {
 // place is a pointer into an alloca or variable with room for 8 bytes.
 func (g *gen) place() *ir.Value {
 	p := pick(g, g.slots)
-	if g.chance(25) {
+	if g.chance(40) {
 		p = g.b.Global(pick(g, g.m.Globals))
 	}
-	switch g.r.IntN(4) {
+	switch g.r.IntN(8) {
 	case 0:
 		return g.b.Offset(p, 8)
 	case 1:
@@ -348,6 +358,9 @@ func (g *gen) stmts(depth int) {
 func (g *gen) stmt(depth int) {
 	b := g.b
 	t := pick(g, ints)
+	if g.chance(50) {
+		t = ir.I64
+	}
 	switch n := g.r.IntN(100); {
 	case n < 30:
 		g.keep(b.Binary(pick(g, binaryOps), g.val(t), g.val(t)))
@@ -372,10 +385,10 @@ func (g *gen) stmt(depth int) {
 	case n < 72:
 		g.keep(b.CallExtern(g.pure[1], g.val(ir.I64), g.val(ir.I64)))
 	case n < 74:
-		g.keep(b.CallExtern(g.read[0], pick(g, g.slots), g.val(ir.I64)))
-	case n < 75:
-		g.keep(b.CallExtern(g.write, pick(g, g.slots)))
-	case n < 77:
+		g.keep(b.CallExtern(g.read[0], g.place(), g.val(ir.I64)))
+	case n < 76:
+		g.keep(b.CallExtern(g.write, g.place()))
+	case n < 78:
 		b.CallExtern(g.noise, g.val(ir.I64))
 	case n < 79:
 		g.core()
@@ -391,8 +404,10 @@ func (g *gen) stmt(depth int) {
 		}
 	case n < 85 && depth > 0:
 		g.checked(depth)
-	case n < 93 && depth > 0:
+	case n < 92 && depth > 0:
 		g.branch(depth)
+	case n < 94 && depth > 0:
+		g.shortCircuit(depth)
 	case depth > 0 && g.loops < 2:
 		g.loop(depth)
 	}
@@ -457,6 +472,29 @@ func (g *gen) branch(depth int) {
 	}
 	b.At(done)
 	g.vals = append(g.vals, done.Params...)
+}
+
+// shortCircuit is what front ends make of (x && y) or (x || y).
+func (g *gen) shortCircuit(depth int) {
+	b := g.b
+	more, test, then, done := g.current.NewBlock("more"), g.current.NewBlock("test"), g.current.NewBlock(""), g.current.NewBlock("")
+	p := test.NewParam(ir.I1, "")
+	known := ir.Edge{To: test, Args: []*ir.Value{b.Const(ir.I1, int64(g.r.IntN(2)))}}
+	if g.chance(50) {
+		b.IfEdges(g.cond(), ir.Edge{To: more}, known)
+	} else {
+		b.IfEdges(g.cond(), known, ir.Edge{To: more})
+	}
+	b.At(more)
+	b.Jump(test, g.cond())
+	b.At(test)
+	b.If(p, then, done)
+	vals := len(g.vals)
+	b.At(then)
+	g.stmts(depth - 1)
+	b.Jump(done)
+	g.vals = g.vals[:vals]
+	b.At(done)
 }
 
 func (g *gen) loop(depth int) {

@@ -31,9 +31,6 @@ func known(p *context) bool {
 			undo()
 		}
 	})
-	if k.changed {
-		p.f.RemoveUnreachable()
-	}
 	return k.changed
 }
 
@@ -74,18 +71,22 @@ func setKey[K comparable, V any](k *knower, m map[K]V, key K, v V) {
 	m[key] = v
 }
 
-// keys are the forms in which a comparison may be asked for again.
+// condKeys are the forms in which a comparison may be asked for again.
 func condKeys(c *ir.Value) (is, negated []condKey) {
 	if !c.Op.IsCompare() {
-		return []condKey{{ir.OpInvalid, c, nil}}, nil
+		return nil, nil
 	}
 	x, y := c.Args[0], c.Args[1]
 	n := c.Op.Negate()
-	return []condKey{{ir.OpInvalid, c, nil}, {c.Op, x, y}, {c.Op.Swap(), y, x}}, []condKey{{n, x, y}, {n.Swap(), y, x}}
+	return []condKey{{c.Op, x, y}, {c.Op.Swap(), y, x}}, []condKey{{n, x, y}, {n.Swap(), y, x}}
 }
 
 // learn takes in that cond is so, from block b on.
 func (k *knower) learn(cond *ir.Value, so bool, b *ir.Block) {
+	if cond.Op == ir.OpConst {
+		return
+	}
+	k.is(cond, truth(so), b)
 	is, negated := condKeys(cond)
 	for _, key := range is {
 		setKey(k, k.conds, key, so)
@@ -93,7 +94,6 @@ func (k *knower) learn(cond *ir.Value, so bool, b *ir.Block) {
 	for _, key := range negated {
 		setKey(k, k.conds, key, !so)
 	}
-	// Constants are known without.
 	if !cond.Op.IsCompare() || !cond.Args[0].Type.IsInt() {
 		return
 	}
@@ -109,11 +109,23 @@ func (k *knower) learn(cond *ir.Value, so bool, b *ir.Block) {
 		op = op.Negate()
 	}
 	if op == ir.OpEq && x.Type != ir.I1 {
-		con := k.f.NewConst(x.Type, c, b.Pos)
-		b.InsertBefore(0, con)
-		setKey(k, k.equal, x, con)
+		k.is(x, c, b)
 	}
 	setKey(k, k.ranges, x, k.rangeOf(x).and(op, x.Type, c))
+}
+
+// is takes in that x is c from b on.
+func (k *knower) is(x *ir.Value, c int64, b *ir.Block) {
+	con := k.f.NewConst(x.Type, c, b.Pos)
+	b.InsertBefore(0, con)
+	setKey(k, k.equal, x, con)
+}
+
+func truth(so bool) int64 {
+	if so {
+		return 1
+	}
+	return 0
 }
 
 func (k *knower) rangeOf(x *ir.Value) interval {
@@ -205,27 +217,9 @@ func (k *knower) block(b *ir.Block) {
 			so, ok = k.rangeOf(v.Args[0]).decides(v.Op, v.Args[0].Type, c)
 		}
 		if ok {
-			k.decide(v, so)
-		}
-	}
-	if b.Term == ir.TermIf && b.Cond.Op != ir.OpConst {
-		if so, ok := k.conds[condKey{ir.OpInvalid, b.Cond, nil}]; ok {
-			i := 0
-			if !so {
-				i = 1
-			}
-			jumpTo(b, b.Succs[i])
+			becomeConst(v, truth(so))
 			k.changed = true
 		}
 	}
 	b.Operands(replace)
-}
-
-func (k *knower) decide(v *ir.Value, so bool) {
-	n := int64(0)
-	if so {
-		n = 1
-	}
-	becomeConst(v, n)
-	k.changed = true
 }

@@ -55,6 +55,17 @@ func branches(f *ir.Func) bool {
 			}
 			changed = true
 		}
+		for i := range b.Succs {
+			// On each edge the condition is known.
+			for j, a := range b.Succs[i].Args {
+				if a == b.Cond && a.Op != ir.OpConst {
+					c := f.NewConst(ir.I1, int64(1-i), b.Pos)
+					b.Append(c)
+					b.Succs[i].Args[j] = c
+					changed = true
+				}
+			}
+		}
 		if c, ok := b.Cond.IsConst(); ok {
 			jumpTo(b, b.Succs[1-c])
 			changed = true

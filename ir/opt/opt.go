@@ -135,7 +135,7 @@ var passes = []pass{
 		after: []need{{"licm", "sink never moves into loops, so it does not undo it"}},
 	},
 	{
-		name: "tidy", stage: final, run: dead,
+		name: "tidy", stage: final, run: tidy,
 		after: []need{{"sink", "comparisons that were repeated at their branches are dead where they stood"}},
 	},
 }
@@ -202,6 +202,18 @@ func Run(m *ir.Module, o Options) error {
 		}
 	}
 	return nil
+}
+
+// tidy drops what sink has left and puts the blocks in an order in which each
+// stands behind those that lead to it.
+func tidy(p *context) bool {
+	changed := dead(p)
+	order := ir.NewCFG(p.f).RPO
+	if !slices.Equal(p.f.Blocks, order) {
+		p.f.Blocks = order
+		changed = true
+	}
+	return changed
 }
 
 type runner struct{ o *Options }

@@ -285,6 +285,85 @@ func TestDumper(t *testing.T) {
 	}
 }
 
+// TestSameText: what the passes make does not depend on the order of maps.
+func TestSameText(t *testing.T) {
+	for seed := range uint64(40) {
+		var texts [2]string
+		for i := range texts {
+			m := random(seed)
+			if err := Run(m, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			texts[i] = ir.Print(m)
+		}
+		if texts[0] != texts[1] {
+			t.Fatalf("seed %d: two runs differ", seed)
+		}
+	}
+}
+
+// TestSettles: when the rounds end, another Run finds next to nothing to do.
+func TestSettles(t *testing.T) {
+	smaller, total := 0, 0
+	for seed := range uint64(60) {
+		m := random(seed)
+		size := func() (n int) {
+			for _, f := range m.Funcs {
+				n += funcSize(f)
+			}
+			return n
+		}
+		for range 2 {
+			total = size()
+			if err := Run(m, Options{Check: true}); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			smaller = total - size()
+		}
+		if smaller*10 > total {
+			t.Errorf("seed %d: a second run drops %d of %d", seed, smaller, total)
+		}
+	}
+}
+
+func TestSkip(t *testing.T) {
+	// With all that is optional left out, code is still lowered to what codegen takes.
+	for seed := range uint64(40) {
+		before, after := random(seed), random(seed)
+		if err := Run(after, Options{Check: true, Skip: func(string) bool { return true }}); err != nil {
+			t.Fatal(err)
+		}
+		if what := same(t, before, after); what != "" {
+			t.Fatalf("seed %d: %s", seed, what)
+		}
+		for _, f := range after.Funcs {
+			for _, b := range f.Blocks {
+				for _, v := range b.Values {
+					if v.Op == ir.OpSDiv || v.Op == ir.OpSMod {
+						t.Fatalf("seed %d: signed division is left: %s", seed, v)
+					}
+				}
+			}
+		}
+	}
+}
+
+func FuzzRun(f *testing.F) {
+	f.Add(uint64(1), uint8(20))
+	f.Fuzz(func(t *testing.T, seed uint64, size uint8) {
+		build := func() *ir.Module {
+			return irtest.Random(rand.New(rand.NewPCG(seed, 3)), irtest.Options{Size: int(size), Funcs: 2, Plain: true})
+		}
+		before, after := build(), build()
+		if err := Run(after, Options{Check: true}); err != nil {
+			t.Fatal(err)
+		}
+		if what := same(t, before, after); what != "" {
+			t.Fatal(what)
+		}
+	})
+}
+
 func benchmark(b *testing.B, size int) {
 	for b.Loop() {
 		b.StopTimer()

@@ -2,6 +2,7 @@ package opt
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/skep-bpf/skep/ir"
 )
@@ -101,7 +102,8 @@ func (s *simplifier) konst(t ir.Type, n int64, like *ir.Value) *ir.Value {
 
 // become changes v in place.
 func become(v *ir.Value, op ir.Op, args ...*ir.Value) *ir.Value {
-	v.Op, v.Args, v.Int, v.Aux = op, args, 0, nil
+	// args may be the operands of another value, which must stay its own.
+	v.Op, v.Args, v.Int, v.Aux = op, slices.Clone(args), 0, nil
 	return v
 }
 
@@ -132,6 +134,9 @@ func (s *simplifier) rule(v *ir.Value) *ir.Value {
 	switch v.Op {
 	case ir.OpNeg:
 		x := v.Args[0]
+		if v.Type == ir.I1 {
+			return x
+		}
 		if c, ok := x.IsConst(); ok {
 			return becomeConst(v, -c)
 		}
@@ -242,6 +247,21 @@ func (s *simplifier) binary(v *ir.Value) *ir.Value {
 			return x
 		}
 	}
+	if v.Type == ir.I1 {
+		// Arithmetic on truth values is logic.
+		switch v.Op {
+		case ir.OpAdd, ir.OpSub:
+			return become(v, ir.OpXor, x, y)
+		case ir.OpMul, ir.OpUDiv, ir.OpSDiv:
+			return become(v, ir.OpAnd, x, y)
+		case ir.OpUMod, ir.OpSMod:
+			one := s.konst(ir.I1, 1, v)
+			not := s.emit(s.f.NewValue(ir.OpXor, ir.I1, v.Pos, y, one))
+			return become(v, ir.OpAnd, x, not)
+		case ir.OpShl, ir.OpLShr, ir.OpAShr:
+			return x // the count is taken modulo 1
+		}
+	}
 	if yok {
 		if r := s.binaryConst(v, x, yc); r != nil {
 			return r
@@ -281,7 +301,6 @@ func (s *simplifier) binaryConst(v, x *ir.Value, c int64) *ir.Value {
 			return x
 		}
 	case ir.OpShl, ir.OpLShr, ir.OpAShr:
-		// A width of 1 bit has no bit to count by.
 		count := c & int64(t.Bits-1)
 		if count == 0 {
 			return x
@@ -318,7 +337,7 @@ func (s *simplifier) binaryConst(v, x *ir.Value, c int64) *ir.Value {
 		switch {
 		case c == 0:
 			return becomeConst(v, 0)
-		case ones: // also 1 of i1, which is -1
+		case ones:
 			return become(v, ir.OpNeg, x)
 		case c == 1:
 			return x

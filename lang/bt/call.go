@@ -10,6 +10,9 @@ import (
 // call lowers a call whose result, if any, is a scalar.
 func (g *gen) call(e *syntax.Call) *ir.Value {
 	defer g.at(e.Loc)()
+	if inst := g.info.Funcs[e]; inst != nil {
+		return g.callUser(e, inst)
+	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "printf", "errorf", "warnf":
 		g.format(e, map[string]object.EventKind{
@@ -48,6 +51,9 @@ func (g *gen) call(e *syntax.Call) *ir.Value {
 	case "ksym", "kptr", "uptr":
 		return g.int(g.value(e.Args[0]))
 	default:
+		if v, ok := g.libraryCall(e, f.Name); ok {
+			return v
+		}
 		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", f.Name)
 	}
 	return g.const64(0)
@@ -65,7 +71,8 @@ func (g *gen) nsecs(e *syntax.Call) *ir.Value {
 	switch mode {
 	case "monotonic":
 		return g.helper(hKtimeNS)
-	case "tai":
+	case "tai", "sw_tai":
+		// All kernels that skep runs on have the clock itself.
 		return g.helper(hKtimeTAINS)
 	}
 	return g.helper(hKtimeBootNS)
@@ -82,9 +89,12 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 		g.usymInto(dst, g.value(e.Args[0]))
 	case "strftime":
 		g.b.Store(dst, g.int(g.value(e.Args[1])))
-		g.b.Store(g.b.Offset(dst, 8), g.const64(0))
+		g.b.Store(g.b.Offset(dst, 8), g.b.Const(ir.I32, 0))
+		g.b.Store(g.b.Offset(dst, 12), g.b.Const(ir.I32, int64(g.stringIndex(g.info.Consts[e.Args[0]].Str))))
 	default:
-		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", f.Name)
+		if !g.libraryInto(dst, e, f.Name, t) {
+			g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", f.Name)
+		}
 	}
 }
 

@@ -1,15 +1,12 @@
 package bt
 
 import (
-	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
-	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/target"
@@ -22,12 +19,19 @@ type Options = check.Options
 type Unit struct {
 	Module   *ir.Module
 	Manifest *object.Manifest
+	// Losses is the variable that counts what went wrong, nil when nothing
+	// can, and ScratchLoss the element for runs that found no scratch memory.
+	Losses      *ir.Global
+	ScratchLoss int
+	// OnStackLimit is what the script says of it, 0 when it says nothing.
+	OnStackLimit int
 }
 
 // Compile parses, checks and lowers a script for a target. Warnings come with
 // a Unit; when there are errors the Unit is nil.
 func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List) {
-	prog, diags := syntax.Parse(file, syntax.Options{})
+	files := &reader{opts: o, texts: map[string]string{}, files: map[string]*source.File{}}
+	prog, diags := files.parse(file)
 	if diags.HasErrors() {
 		return nil, diags
 	}
@@ -41,8 +45,11 @@ func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List)
 		mod: &ir.Module{Name: file.Name, License: res.Config.License},
 		man: &object.Manifest{
 			Version: object.ManifestVersion,
-			Source:  object.Source{Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Options: o.Settings},
-			Target:  object.Platform{Arch: t.Arch(), Release: t.Release().Text},
+			Source: object.Source{
+				Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Options: o.Settings,
+				Includes: files.texts, IncludeDirs: o.IncludeDirs, Include: o.Include,
+			},
+			Target: object.Platform{Arch: t.Arch(), Release: t.Release().Text},
 		},
 		maps: map[*check.Map]*mapInfo{}, probes: map[string]int{}, losses: map[object.Loss]int{},
 	}
@@ -56,7 +63,11 @@ func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List)
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	return &Unit{l.mod, l.man}, diags
+	limit := res.Config.OnStackLimit
+	if limit == check.DefaultConfig().OnStackLimit {
+		limit = 0
+	}
+	return &Unit{l.mod, l.man, l.lossVar, l.scratchLoss, limit}, diags
 }
 
 // A lowerer turns a checked script into a module and its manifest.
@@ -70,14 +81,18 @@ type lowerer struct {
 	man    *object.Manifest
 	diags  source.List
 
-	maps     map[*check.Map]*mapInfo
-	probes   map[string]int // index in the manifest by name
-	losses   map[object.Loss]int
-	lossVar  *ir.Global
-	ring     *ir.Map
-	stacks   *ir.Map
-	pid      *ir.Global
-	literals int
+	maps        map[*check.Map]*mapInfo
+	probes      map[string]int // index in the manifest by name
+	losses      map[object.Loss]int
+	lossVar     *ir.Global
+	ring        *ir.Map
+	stacks      *ir.Map
+	scratchLoss int
+	literals    int
+	funcs       map[*check.Instance]*ir.Func
+	loopCount   int
+	counter     *ir.Func
+	zeroVar     *ir.Global
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {
@@ -90,9 +105,20 @@ func (l *lowerer) script() {
 	for _, m := range l.res.Maps {
 		l.declareMap(m)
 	}
+	l.probeFacts()
+	l.declareFuncs()
+	for _, inst := range l.res.Funcs {
+		l.function(inst)
+	}
 	only := true
 	for _, inst := range l.res.Instances {
 		l.program(inst)
+		switch inst.Ctx.Kind {
+		case hook.Uprobe, hook.Uretprobe, hook.USDT, hook.Iter:
+			// Such a program can be preempted by itself, and scratch memory
+			// be taken.
+			l.scratchLoss = l.loss(object.LossScratch, "", 0)
+		}
 		if k := inst.Ctx.Kind; k != hook.Begin && k != hook.End {
 			only = false
 		}
@@ -112,86 +138,4 @@ func (l *lowerer) script() {
 		"log_size":           strconv.Itoa(l.res.Config.LogSize),
 		"cache_user_symbols": l.res.Config.CacheUserSymbols,
 	}
-}
-
-// probe returns the index of an attach point in the manifest.
-func (l *lowerer) probe(p check.Point) int {
-	if i, ok := l.probes[p.Name]; ok {
-		return i
-	}
-	i := len(l.man.Probes)
-	l.probes[p.Name] = i
-	l.man.Probes = append(l.man.Probes, object.Probe{Name: p.Name, Func: p.Func})
-	return i
-}
-
-// program lowers one instance to one program.
-func (l *lowerer) program(inst *check.Instance) {
-	p := object.Program{
-		Name: fmt.Sprintf("%s_%d", kindName(inst), len(l.man.Programs)+1),
-		Kind: object.KindAttach, Line: inst.Points[0].Span.Pos().Line,
-		Alternatives: inst.Probe != nil && len(inst.Probe.Points) > 1,
-	}
-	for _, pt := range inst.Points {
-		p.Probes = append(p.Probes, l.probe(pt))
-	}
-	g := &gen{lowerer: l, inst: inst, info: &inst.Info, vars: map[*check.Var]*ir.Value{}}
-	section := ""
-	switch pt := inst.Points[0]; inst.Ctx.Kind {
-	case hook.Begin:
-		p.Kind, section = object.KindBegin, "raw_tp"
-	case hook.End:
-		p.Kind, section = object.KindEnd, "raw_tp"
-	case hook.Interval:
-		p.Kind, section = object.KindInterval, "raw_tp"
-	case hook.Self:
-		p.Kind, section = object.KindSignal, "raw_tp"
-	case hook.Test:
-		p.Kind, section = object.KindTest, "raw_tp"
-	case hook.Bench:
-		p.Kind, section = object.KindBench, "raw_tp"
-	case hook.Tracepoint:
-		switch {
-		case inst.Ctx.Syscall:
-			event := "sys_enter"
-			if strings.HasPrefix(pt.Event, "sys_exit_") {
-				event = "sys_exit"
-			}
-			section = "raw_tp/" + event
-			p.Hook = "rawtracepoint:" + event
-			g.syscall = event
-		case len(inst.Points) == 1 && !inst.Info.UsesArgs && l.hasRaw(pt.Event):
-			section = "raw_tp/" + pt.Event
-			p.Hook = "rawtracepoint:" + pt.Event
-		default:
-			section = "tp/" + pt.Subsystem + "/" + pt.Event
-		}
-	default:
-		name, ok := pt.Section()
-		if !ok {
-			l.errorf(pt.Span, "unsupported-probe", "%s cannot be compiled yet", pt.Name)
-			return
-		}
-		section = name
-	}
-	f := l.mod.NewFunc(p.Name, ir.Program, []ir.Type{ctxPtr}, ir.I64)
-	f.Section = section
-	f.Pos = inst.Points[0].Span
-	f.Params()[0].Name = "ctx"
-	l.man.Programs = append(l.man.Programs, p)
-	g.run(f)
-}
-
-// hasRaw reports whether the kernel has a raw tracepoint of that name.
-func (l *lowerer) hasRaw(name string) bool {
-	_, err := l.target.RawTracepoint(name)
-	return err == nil
-}
-
-func kindName(inst *check.Instance) string {
-	if inst.Probe != nil && inst.Probe.Name != nil {
-		return inst.Probe.Name.Text
-	}
-	kind, _, _ := strings.Cut(inst.Points[0].Name, ":")
-	return strings.ToLower(kind)
 }

@@ -2,10 +2,7 @@ package bt
 
 import (
 	"strconv"
-	"strings"
 
-	"github.com/skep-bpf/skep/abi"
-	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
@@ -30,6 +27,20 @@ type gen struct {
 	syscall string
 	// index is the probe's index in the manifest where the program found out.
 	index *ir.Value
+	// probeOf are the indices of the probes by their attach points.
+	probeOf map[string]int
+	// members are those of an iterator's context, by their offset.
+	members map[int]*ir.Value
+
+	// The function being built, and how it shares variables with the bodies
+	// of its loops; see loop.go.
+	entry, start *ir.Block
+	nesting      *nesting
+	nest         *nest
+	parent       *gen
+	up           *ir.Value // the frame of the function around
+	shared       *frame
+	result       *ir.Value // what a function of the script returns
 }
 
 type loop struct{ next, done *ir.Block }
@@ -37,11 +48,14 @@ type loop struct{ next, done *ir.Block }
 func (g *gen) run(f *ir.Func) {
 	g.b = ir.NewBuilder(f)
 	g.ctx = f.Params()[0]
-	g.leave = f.NewBlock("leave")
-	if g.syscall != "" {
-		g.dispatchSyscall()
+	nodes := []syntax.Node{g.inst.Body}
+	if g.inst.Pred != nil {
+		nodes = append(nodes, g.inst.Pred)
 	}
-	g.filterPID()
+	g.nesting = g.analyse(nodes...)
+	g.nest = g.nesting.root
+	g.begin(f)
+	g.prologue()
 	if g.inst.Pred != nil {
 		then := g.block("body")
 		g.branch(g.inst.Pred, then, g.leave)
@@ -51,6 +65,7 @@ func (g *gen) run(f *ir.Func) {
 	g.jump(g.leave)
 	g.b.At(g.leave)
 	g.b.Return(g.b.Const(ir.I64, 0))
+	g.end()
 }
 
 func (g *gen) block(name string) *ir.Block { return g.b.Func.NewBlock(name) }
@@ -86,104 +101,26 @@ func (g *gen) ifThen(cond *ir.Value, then func()) {
 	g.b.At(done)
 }
 
+// loss returns the index of a counter of what may go wrong, at a line.
+func (l *lowerer) loss(kind object.LossKind, name string, line int) int {
+	loss := object.Loss{Kind: kind, Name: name, Line: line}
+	i, ok := l.losses[loss]
+	if !ok {
+		i = len(l.man.Losses)
+		l.losses[loss] = i
+		l.man.Losses = append(l.man.Losses, loss)
+	}
+	if l.lossVar == nil {
+		l.lossVar = &ir.Global{Name: "skep_losses", Section: ".bss"}
+		l.mod.Globals = append(l.mod.Globals, l.lossVar)
+	}
+	return i
+}
+
 // lose counts something that went wrong.
 func (g *gen) lose(kind object.LossKind, name string) {
-	loss := object.Loss{Kind: kind, Name: name, Line: g.b.Pos.Pos().Line}
-	i, ok := g.losses[loss]
-	if !ok {
-		i = len(g.man.Losses)
-		g.losses[loss] = i
-		g.man.Losses = append(g.man.Losses, loss)
-	}
-	if g.lossVar == nil {
-		g.lossVar = &ir.Global{Name: "skep_losses", Section: ".bss"}
-		g.mod.Globals = append(g.mod.Globals, g.lossVar)
-	}
-	base := g.b.Global(g.lossVar)
-	g.b.Atomic(ir.AtomicAdd, g.b.Offset(base, int64(8*i)), g.const64(1), false)
-}
-
-// filterPID leaves the program when the run is limited to another process.
-func (g *gen) filterPID() {
-	if g.opts.PID == 0 {
-		return
-	}
-	switch g.inst.Ctx.Kind {
-	case hook.Begin, hook.End, hook.Interval, hook.Self, hook.Test, hook.Bench, hook.Iter:
-		return
-	}
-	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
-	ok := g.block("process")
-	g.b.If(g.b.Compare(ir.OpEq, tgid, g.const64(int64(g.opts.PID))), ok, g.leave)
-	g.b.At(ok)
-}
-
-// dispatchSyscall leaves the program for system calls that its probes do not
-// name, and finds out which probe it serves.
-func (g *gen) dispatchSyscall() {
-	var nr *ir.Value
-	if g.syscall == "sys_enter" {
-		nr = g.b.Load(ir.I64, g.b.Offset(g.ctx, 8))
-	} else {
-		nr = g.register(g.rawArg(0), g.regs.SyscallNumber)
-	}
-	type entry struct{ nr, probe int }
-	var entries []entry
-	largest := 0
-	for _, pt := range g.inst.Points {
-		name := strings.TrimPrefix(strings.TrimPrefix(pt.Event, "sys_enter_"), "sys_exit_")
-		n, ok := syscallNumber(g.arch, name)
-		if !ok {
-			// The kernel has the event, but no 64-bit program can cause it.
-			continue
-		}
-		entries = append(entries, entry{n, g.probe(pt)})
-		largest = max(largest, n)
-	}
-	if len(entries) == 0 {
-		g.errorf(g.inst.Points[0].Span, "unknown-syscall", "no 64-bit program on %s can call %s", g.arch, g.inst.Points[0].Event)
-		return
-	}
-	ok := g.block("syscall")
-	if len(entries) == 1 {
-		g.b.If(g.b.Compare(ir.OpEq, nr, g.const64(int64(entries[0].nr))), ok, g.leave)
-		g.b.At(ok)
-		g.index = g.const64(int64(entries[0].probe))
-		return
-	}
-	// A table of probe index plus one by number, in read-only data.
-	table := make([]byte, 2*(largest+1))
-	for _, e := range entries {
-		table[2*e.nr], table[2*e.nr+1] = byte(e.probe+1), byte((e.probe+1)>>8)
-	}
-	if g.target.ByteOrder().String() == "BigEndian" {
-		for i := 0; i < len(table); i += 2 {
-			table[i], table[i+1] = table[i+1], table[i]
-		}
-	}
-	global := g.rodata("syscalls", table)
-	global.Type = arrayOf(u16Type, len(table)/2)
-	known := g.block("known")
-	g.b.If(g.b.Compare(ir.OpULe, nr, g.const64(int64(largest))), known, g.leave)
-	g.b.At(known)
-	at := g.b.PtrAdd(g.b.Global(global), g.b.Binary(ir.OpShl, nr, g.const64(1)))
-	found := g.b.Resize(g.b.Load(ir.I16, at), ir.I64, false)
-	g.b.If(g.b.Compare(ir.OpNe, found, g.const64(0)), ok, g.leave)
-	g.b.At(ok)
-	g.index = g.b.Binary(ir.OpSub, found, g.const64(1))
-}
-
-// syscallNumber is the number of the system call whose tracepoint carries a name.
-func syscallNumber(arch abi.Arch, entry string) (int, bool) {
-	calls := abi.Syscalls()
-	for i := range calls {
-		if calls[i].Entry() == entry {
-			if n, ok := calls[i].Number(arch); ok {
-				return n, true
-			}
-		}
-	}
-	return 0, false
+	i := g.loss(kind, name, g.b.Pos.Pos().Line)
+	g.b.Atomic(ir.AtomicAdd, g.b.Offset(g.b.Global(g.lossVar), int64(8*i)), g.const64(1), false)
 }
 
 // rodata adds constant bytes to the module.
@@ -192,31 +129,6 @@ func (g *gen) rodata(name string, data []byte) *ir.Global {
 	global := &ir.Global{Name: "skep_" + name + "_" + strconv.Itoa(g.literals), Section: ".rodata", Init: data, Type: arrayOf(u8Type, len(data))}
 	g.mod.Globals = append(g.mod.Globals, global)
 	return global
-}
-
-// rawArg is argument i of a raw tracepoint.
-func (g *gen) rawArg(i int) *ir.Value { return g.b.Load(ir.I64, g.b.Offset(g.ctx, int64(8*i))) }
-
-// register reads a register out of the struct pt_regs at address regs.
-func (g *gen) register(regs *ir.Value, name string) *ir.Value {
-	r, ok := g.regs.Lookup(name)
-	if !ok {
-		g.errorf(g.b.Pos, "unknown-register", "there is no register %q on %s", name, g.arch)
-		return g.const64(0)
-	}
-	p := g.b.IntToPtr(g.b.Binary(ir.OpAdd, regs, g.const64(int64(r.Offset))), ir.PtrTo(ir.SpaceKernel))
-	return g.b.Resize(g.b.Load(ir.IntType(8*r.Size), p), ir.I64, false)
-}
-
-// probeIndex is the index of the probe that fired.
-func (g *gen) probeIndex() *ir.Value {
-	if g.index != nil {
-		return g.index
-	}
-	if len(g.inst.Points) == 1 {
-		return g.const64(int64(g.probe(g.inst.Points[0])))
-	}
-	return g.helper(hAttachCookie, g.ctx)
 }
 
 func (g *gen) stmts(b *syntax.Block) {
@@ -275,14 +187,19 @@ func (g *gen) stmt(s syntax.Stmt) {
 			g.b.Jump(l.done)
 		}
 	case *syntax.Return:
-		if s.X != nil {
-			g.discard(s.X)
-		}
-		g.jump(g.leave)
+		g.returnStmt(s)
 	}
 }
 
 func (g *gen) ifStmt(s *syntax.If) {
+	if k, ok := g.info.Consts[s.Cond]; ok && !k.IsString {
+		if k.Int != 0 {
+			g.stmts(s.Then)
+		} else if s.Else != nil {
+			g.stmt(s.Else)
+		}
+		return
+	}
 	then, done := g.block("then"), g.block("endif")
 	els := done
 	if s.Else != nil {
@@ -298,60 +215,6 @@ func (g *gen) ifStmt(s *syntax.If) {
 		g.jump(done)
 	}
 	g.b.At(done)
-}
-
-func (g *gen) while(s *syntax.While) {
-	head, body, done := g.block("while"), g.block("while.body"), g.block("while.done")
-	g.b.Jump(head)
-	g.b.At(head)
-	g.branch(s.Cond, body, done)
-	g.b.At(body)
-	g.loops = append(g.loops, loop{head, done})
-	g.stmts(s.Body)
-	g.loops = g.loops[:len(g.loops)-1]
-	g.jump(head)
-	g.b.At(done)
-}
-
-func (g *gen) forLoop(s *syntax.For) {
-	l := g.info.Loops[s]
-	if l.Map != nil {
-		g.errorf(s.Over.Span(), "unsupported", "loops over maps cannot be compiled yet")
-		return
-	}
-	r := s.Over.(*syntax.Range)
-	v := g.variable(l.Var)
-	lo, hi := g.value(r.Lo), g.value(r.Hi)
-	counter := g.b.Alloca(8, nil, "i")
-	g.b.Store(counter, lo)
-	head, body, next, done := g.block("for"), g.block("for.body"), g.block("for.next"), g.block("for.done")
-	g.b.Jump(head)
-	g.b.At(head)
-	g.b.If(g.b.Compare(ir.OpSLt, g.b.Load(ir.I64, counter), hi), body, done)
-	g.b.At(body)
-	g.b.Store(v, g.b.Load(ir.I64, counter))
-	g.loops = append(g.loops, loop{next, done})
-	g.stmts(s.Body)
-	g.loops = g.loops[:len(g.loops)-1]
-	g.jump(next)
-	g.b.At(next)
-	g.b.Store(counter, g.b.Binary(ir.OpAdd, g.b.Load(ir.I64, counter), g.const64(1)))
-	g.b.Jump(head)
-	g.b.At(done)
-}
-
-// variable is the address of a scratch variable.
-func (g *gen) variable(v *check.Var) *ir.Value {
-	if a, ok := g.vars[v]; ok {
-		return a
-	}
-	size := 8
-	if v.Type != nil && !v.Type.IsScalar() {
-		size = max(v.Type.Size, 1)
-	}
-	a := g.b.Alloca(size, nil, v.Name)
-	g.vars[v] = a
-	return a
 }
 
 // branch goes to then when a condition holds, else to els.

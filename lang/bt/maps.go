@@ -34,6 +34,8 @@ type mapInfo struct {
 	vari *ir.Global
 	show int // index in the manifest
 	size int // bytes of a value
+	// reader sums an aggregation up.
+	reader *ir.Func
 }
 
 var aggNames = map[check.AggKind]object.Agg{
@@ -60,6 +62,8 @@ func aggFields(t *check.Type) btf.Type {
 		return arrayOf(u64Type, object.HistBuckets(int(t.Params[0])))
 	case check.Lhist:
 		return arrayOf(u64Type, lhistBuckets(t))
+	case check.Tseries:
+		return arrayOf(u64Type, tseriesSlot/8*int(t.Params[1]))
 	}
 	return number
 }
@@ -85,6 +89,9 @@ func (l *lowerer) declareMap(m *check.Map) {
 			show.Bits = int(m.Value.Params[0])
 		case check.Lhist:
 			show.Min, show.Max, show.Step = m.Value.Params[0], m.Value.Params[1], m.Value.Params[2]
+		case check.Tseries:
+			show.Interval, show.Buckets = uint64(m.Value.Params[0]), int(m.Value.Params[1])
+			show.Inner = tseriesInner[m.Value.Mode]
 		}
 	} else {
 		value = btfType(m.Value)
@@ -400,10 +407,10 @@ func (g *gen) zeros(n int) *ir.Global {
 	return v
 }
 
-// shared reports whether an element's bytes of one CPU may be written by two
+// contended reports whether an element's bytes of one CPU may be written by two
 // programs at a time: by another program, or by this one when it can be
 // preempted by itself.
-func (g *gen) shared(m *mapInfo) bool {
+func (g *gen) contended(m *mapInfo) bool {
 	if m.Writers > 1 {
 		return true
 	}
@@ -416,7 +423,7 @@ func (g *gen) shared(m *mapInfo) bool {
 
 // add adds to a number of an aggregation.
 func (g *gen) add(m *mapInfo, p, n *ir.Value) {
-	if g.shared(m) {
+	if g.contended(m) {
 		g.b.Atomic(ir.AtomicAdd, p, n, false)
 		return
 	}
@@ -464,6 +471,8 @@ func (g *gen) aggregate(m *mapInfo, keys []syntax.Expr, call *syntax.Call) {
 	case check.Lhist:
 		bucket := g.lhistBucket(n, t)
 		g.withElement(m, key, func(p *ir.Value) { g.addBucket(m, p, bucket, lhistBuckets(t)) })
+	case check.Tseries:
+		g.withElement(m, key, func(p *ir.Value) { g.tseries(p, n, t) })
 	default:
 		g.errorf(call.Loc, "unsupported", "%s cannot be compiled yet", t.Agg)
 	}
@@ -527,10 +536,4 @@ func (g *gen) lhistBucket(n *ir.Value, t *check.Type) *ir.Value {
 	g.b.Jump(done, g.b.Binary(ir.OpAdd, i, g.const64(1)))
 	g.b.At(done)
 	return result
-}
-
-// readAgg is an aggregation as a number, summed up over all CPUs.
-func (g *gen) readAgg(m *mapInfo, keys []syntax.Expr, e syntax.Expr) *ir.Value {
-	g.errorf(e.Span(), "unsupported", "reading %s as a number cannot be compiled yet", m.Name)
-	return g.const64(0)
 }

@@ -2,15 +2,12 @@ package bt
 
 import (
 	"encoding/binary"
-	"strconv"
 
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/object"
 )
-
-func itoa64(n int64) string { return strconv.FormatInt(n, 10) }
 
 // memory returns the address of the value of an expression that does not fit
 // a register, in memory that the program can read directly.
@@ -51,6 +48,10 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 		return
 	}
 	if k, ok := g.info.Consts[e]; ok && k.IsString {
+		if t.Kind == check.Array {
+			g.rawInto(dst, []byte(k.Str)) // of pton: no text
+			return
+		}
 		g.bytesInto(dst, []byte(k.Str), t.Size)
 		return
 	}
@@ -108,6 +109,12 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 		return
 	case *syntax.Comptime:
 		g.into(dst, e.X, t)
+		return
+	case *syntax.BlockExpr:
+		g.blockInto(e.Block, func(x syntax.Expr) { g.into(dst, x, t) })
+		return
+	case *syntax.IfExpr:
+		g.ifInto(e.If, func(x syntax.Expr) { g.into(dst, x, t) })
 		return
 	}
 	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
@@ -181,6 +188,11 @@ func (g *gen) bytesInto(dst *ir.Value, data []byte, size int) {
 	if len(data) >= size && size > 0 {
 		buf[size-1] = 0
 	}
+	g.rawInto(dst, buf)
+}
+
+// rawInto writes constant bytes.
+func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 	order := g.target.ByteOrder()
 	for i := 0; i < len(buf); {
 		rest := buf[i:]
@@ -214,38 +226,18 @@ func (g *gen) bytesInto(dst *ir.Value, data []byte, size int) {
 func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 	switch e.Name {
 	case "comm":
+		// Not every kernel clears what is behind the name: Linux 6.1 does not.
+		g.b.MemZero(dst, t.Size)
 		g.helper(hComm, dst, g.const64(16))
-		if t.Size > 16 {
-			g.b.MemZero(g.b.Offset(dst, 16), t.Size-16)
-		}
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
+	case "pcomm", "leader_comm":
+		g.kernelString(dst, g.helper(hTaskBTF), t.Size, "task_struct", "group_leader", "comm")
 	case "func":
 		g.usymInto(dst, g.helper(hFuncIP, g.ctx))
 	default:
 		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", e.Name)
 	}
-}
-
-// stringArg copies a text field of a tracepoint's record to dst.
-func (g *gen) stringArg(dst *ir.Value, e *syntax.Field, t *check.Type) bool {
-	s := g.info.Fields[e]
-	if s.Arg == nil || s.Arg.Field == nil || !s.Arg.Field.IsString() || g.syscall != "" {
-		return false
-	}
-	p := g.argPlace(e, s)
-	src := p.ptr
-	if s.Arg.Field.Len == 0 {
-		// A __data_loc word: the low half is the offset of the text.
-		word := g.b.Resize(g.b.Load(ir.I32, p.ptr), ir.I64, false)
-		offset := g.b.Binary(ir.OpAnd, word, g.const64(0xffff))
-		addr := g.b.Binary(ir.OpAdd, g.b.PtrToInt(g.ctx), offset)
-		src = g.b.IntToPtr(addr, ir.PtrTo(ir.SpaceKernel))
-	} else {
-		src = g.b.IntToPtr(g.b.PtrToInt(src), ir.PtrTo(ir.SpaceKernel))
-	}
-	g.stringInto(dst, src, min(t.Size, max(s.Type.Size, 1)), t.Size)
-	return true
 }
 
 // compareMemory is the truth value of == or != on values in memory.
@@ -347,25 +339,31 @@ func (g *gen) all(conds []func() *ir.Value, equal bool) *ir.Value {
 	return result
 }
 
-// equalStrings compares two strings of at most n bytes up to their end.
+// unrolledCompare is the number of bytes up to which a comparison is unrolled.
+const unrolledCompare = 64
+
+// equalStrings compares two strings of at most n bytes. What lies in the
+// program's memory is padded with zeros, so whole words can be compared.
 func (g *gen) equalStrings(x, y *ir.Value, n int, equal bool) *ir.Value {
-	head, body, more, no, yes, done := g.block("str"), g.block("str.byte"), g.block("str.next"), g.block("differ"), g.block("same"), g.block("compared")
+	if n <= unrolledCompare {
+		return g.equalWords(x, y, n, equal)
+	}
+	head, body, more, rest, no, done := g.block("str"), g.block("str.word"), g.block("str.next"), g.block("str.rest"), g.block("differ"), g.block("compared")
 	i := head.NewParam(ir.I64, "i")
 	result := done.NewParam(ir.I1, "")
 	g.b.Jump(head, g.const64(0))
 	g.b.At(head)
-	g.b.If(g.b.Compare(ir.OpULt, i, g.const64(int64(n))), body, yes)
+	g.b.If(g.b.Compare(ir.OpULt, i, g.const64(int64(n/8*8))), body, rest)
 	g.b.At(body)
-	a := g.b.Load(ir.I8, g.b.PtrAdd(x, i))
-	b := g.b.Load(ir.I8, g.b.PtrAdd(y, i))
-	same := g.block("str.same")
-	g.b.If(g.b.Compare(ir.OpEq, a, b), same, no)
-	g.b.At(same)
-	g.b.If(g.b.Compare(ir.OpEq, a, g.b.Const(ir.I8, 0)), yes, more)
+	a := g.b.Load(ir.I64, g.b.PtrAdd(x, i))
+	b := g.b.Load(ir.I64, g.b.PtrAdd(y, i))
+	g.b.If(g.b.Compare(ir.OpEq, a, b), more, no)
 	g.b.At(more)
-	g.b.Jump(head, g.b.Binary(ir.OpAdd, i, g.const64(1)))
-	g.b.At(yes)
-	g.b.Jump(done, g.b.Const(ir.I1, truth(equal)))
+	g.b.Jump(head, g.b.Binary(ir.OpAdd, i, g.const64(8)))
+	g.b.At(rest)
+	tail := int64(n / 8 * 8)
+	last := g.equalWords(g.b.Offset(x, tail), g.b.Offset(y, tail), n%8, equal)
+	g.b.Jump(done, last)
 	g.b.At(no)
 	g.b.Jump(done, g.b.Const(ir.I1, truth(!equal)))
 	g.b.At(done)

@@ -99,7 +99,7 @@ func showType(t *check.Type) object.Type {
 	case check.Ksym:
 		o.Kind = object.TypeKsym
 	case check.Usym:
-		o.Kind = object.TypeUsym
+		o.Kind, o.Name = object.TypeUsym, t.Mode
 	case check.Kstack:
 		o.Kind, o.Name = object.TypeKstack, t.Mode
 	case check.Ustack:

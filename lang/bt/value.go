@@ -1,11 +1,12 @@
 package bt
 
 import (
+	"slices"
+
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
-	"github.com/skep-bpf/skep/object"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -22,6 +23,12 @@ func (g *gen) discard(e syntax.Expr) {
 		return
 	case *syntax.IncDec:
 		g.incDec(e)
+		return
+	case *syntax.BlockExpr:
+		g.blockInto(e.Block, g.discard)
+		return
+	case *syntax.IfExpr:
+		g.ifInto(e.If, g.discard)
 		return
 	case *syntax.Ternary:
 		if g.typeOf(e).Kind == check.None {
@@ -41,9 +48,6 @@ func (g *gen) discard(e syntax.Expr) {
 		g.value(e)
 	} else if t.Kind == check.Struct || t.Kind == check.Array || t.Kind == check.String {
 		// Nothing happens when it is not looked at.
-		if b, ok := e.(*syntax.BlockExpr); ok {
-			g.stmts(b.Block)
-		}
 	} else {
 		g.memory(e)
 	}
@@ -101,13 +105,43 @@ func (g *gen) value(e syntax.Expr) *ir.Value {
 }
 
 func (g *gen) blockValue(b *syntax.Block) *ir.Value {
+	result := g.const64(0)
+	g.blockInto(b, func(x syntax.Expr) { result = g.value(x) })
+	return result
+}
+
+// blockInto runs a block that is an expression, and hands over the expression
+// that is its value.
+func (g *gen) blockInto(b *syntax.Block, with func(x syntax.Expr)) {
+	value := b.Value()
 	for i, s := range b.Stmts {
-		if x, ok := s.(*syntax.ExprStmt); ok && i == len(b.Stmts)-1 && !x.Semi {
-			return g.value(x.X)
+		if g.b.Terminated() {
+			return
+		}
+		if value != nil && i == len(b.Stmts)-1 {
+			with(value)
+			return
 		}
 		g.stmt(s)
 	}
-	return g.const64(0)
+}
+
+// ifInto is blockInto for an if.
+func (g *gen) ifInto(s *syntax.If, with func(x syntax.Expr)) {
+	then, els, done := g.block("then"), g.block("else"), g.block("chosen")
+	g.branch(s.Cond, then, els)
+	g.b.At(then)
+	g.blockInto(s.Then, with)
+	g.jump(done)
+	g.b.At(els)
+	switch els := s.Else.(type) {
+	case *syntax.Block:
+		g.blockInto(els, with)
+	case *syntax.If:
+		g.ifInto(els, with)
+	}
+	g.jump(done)
+	g.b.At(done)
 }
 
 func (g *gen) ifValue(s *syntax.If, t *check.Type) *ir.Value {
@@ -178,6 +212,16 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 		return g.helper(hJiffies)
 	case "cpu":
 		return g.low32(g.helper(hProcessorID))
+	case "ppid":
+		return g.kernelField(g.helper(hTaskBTF), "task_struct", ir.I32, "real_parent", "tgid")
+	case "leader_tid":
+		return g.kernelField(g.helper(hTaskBTF), "task_struct", ir.I32, "group_leader", "pid")
+	case "has_cpid", "cpid":
+		v := g.b.Load(ir.I64, g.b.Global(g.volatileVar("skep_cpid")))
+		if b.Name == "has_cpid" {
+			return g.b.Resize(g.b.Compare(ir.OpNe, v, g.const64(0)), ir.I64, false)
+		}
+		return v
 	case "numaid":
 		return g.low32(g.helper(hNUMANode))
 	case "ncpus":
@@ -194,6 +238,8 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 		return g.ctx
 	case "arg":
 		return g.argument(b.N)
+	case "sarg":
+		return g.stackArgument(b.N)
 	case "retval":
 		return g.retval()
 	case "func":
@@ -221,59 +267,6 @@ func (l *lowerer) volatileVar(name string) *ir.Global {
 	v := &ir.Global{Name: name, Section: ".rodata", Type: u64Type, Init: make([]byte, 8), Volatile: true}
 	l.mod.Globals = append(l.mod.Globals, v)
 	return v
-}
-
-// argument is argN.
-func (g *gen) argument(n int) *ir.Value {
-	switch g.inst.Ctx.Kind {
-	case hook.RawTracepoint, hook.Fentry, hook.Fexit:
-		return g.rawArg(n)
-	case hook.Kprobe, hook.Uprobe:
-		return g.contextRegister(g.argRegister(n))
-	}
-	g.errorf(g.b.Pos, "unsupported", "arg%d cannot be compiled yet in this kind of probe", n)
-	return g.const64(0)
-}
-
-func (g *gen) retval() *ir.Value {
-	switch g.inst.Ctx.Kind {
-	case hook.Kretprobe, hook.Uretprobe:
-		return g.contextRegister(g.regs.Return)
-	case hook.Fexit:
-		t := g.inst.Ctx.Retval
-		for _, f := range g.inst.Ctx.Args.Fields {
-			if f.Arg != nil && f.Arg.Exit {
-				return g.narrow(g.rawArg(f.Arg.Index), t)
-			}
-		}
-	}
-	return g.const64(0)
-}
-
-// narrow reads a 64-bit slot as a value of type t.
-func (g *gen) narrow(v *ir.Value, t *check.Type) *ir.Value {
-	if t.Kind == check.Pointer || t.Size == 8 {
-		return v
-	}
-	return g.b.Resize(g.b.Resize(v, memType(t), false), ir.I64, t.Signed)
-}
-
-// contextRegister reads a register out of a struct pt_regs context.
-func (g *gen) contextRegister(name string) *ir.Value {
-	r, ok := g.regs.Lookup(name)
-	if !ok {
-		g.errorf(g.b.Pos, "unknown-register", "there is no register %q on %s", name, g.arch)
-		return g.const64(0)
-	}
-	return g.b.Resize(g.b.Load(ir.IntType(8*r.Size), g.b.Offset(g.ctx, int64(r.Offset))), ir.I64, false)
-}
-
-// argRegister is the register of argument n of a function.
-func (g *gen) argRegister(n int) string {
-	if n < len(g.regs.Args) {
-		return g.regs.Args[n]
-	}
-	return ""
 }
 
 // loadScalar reads a variable.
@@ -352,9 +345,25 @@ func (g *gen) arith(op syntax.Op, t, xt, yt *check.Type, x, y *ir.Value) *ir.Val
 	return g.b.Binary(operation(op, t.Signed), x, y)
 }
 
+// isProbe is whether the probe of an index has a name (or not, as op says).
+func (g *gen) isProbe(index *ir.Value, name string, op syntax.Op) *ir.Value {
+	for i, p := range g.man.Probes {
+		if p.Name == name {
+			return g.b.Compare(operation(op, false), index, g.const64(int64(i)))
+		}
+	}
+	return g.b.Const(ir.I1, truth(op == syntax.OpNe))
+}
+
 // compare is the truth value of a comparison.
 func (g *gen) compare(e *syntax.Binary) *ir.Value {
 	xt, yt := g.typeOf(e.X), g.typeOf(e.Y)
+	switch {
+	case xt.Kind == check.ProbeName && yt.Kind == check.String:
+		return g.isProbe(g.value(e.X), g.info.Consts[e.Y].Str, e.Op)
+	case yt.Kind == check.ProbeName && xt.Kind == check.String:
+		return g.isProbe(g.value(e.Y), g.info.Consts[e.X].Str, e.Op)
+	}
 	if !xt.IsScalar() || !yt.IsScalar() {
 		return g.compareMemory(e)
 	}
@@ -566,7 +575,13 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 	if s.Struct == nil {
 		return place{ptr: g.b.Offset(base.ptr, int64(s.Offset)), t: t}
 	}
-	relocate := base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel
+	relocate := !s.Local && (base.ptr.Type.Space == ir.SpaceBTF || base.ptr.Type.Space == ir.SpaceKernel)
+	if relocate && !s.Deref {
+		base.ptr, s = outermost(base.ptr, s)
+	}
+	if s.Bits > 0 && relocate {
+		return place{t: t, value: g.coreBits(base.ptr, s, t)}
+	}
 	if s.Bits > 0 {
 		// The bytes that hold the bit-field; its place in them is a fact.
 		size := 8
@@ -581,59 +596,27 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 	return place{ptr: ptr, t: t}
 }
 
+// outermost makes the path of a field within a field begin at the outer
+// struct, so that one relocation covers the whole: the inner one may have no
+// name to find it by in the kernel.
+func outermost(p *ir.Value, s *check.Selection) (*ir.Value, *check.Selection) {
+	outer, ok := p.Aux.(*ir.FieldRef)
+	if p.Op != ir.OpField || !ok || !outer.Relocate {
+		return p, s
+	}
+	steps, err := ir.WalkPath(outer.Struct, outer.Path)
+	if err != nil || len(steps) == 0 || btf.UnderlyingType(steps[len(steps)-1].Type) != btf.UnderlyingType(s.Struct) {
+		return p, s // seen through a cast
+	}
+	whole := *s
+	whole.Struct = outer.Struct
+	whole.Path = append(slices.Clone(outer.Path), s.Path...)
+	whole.Offset += int(outer.Offset)
+	whole.BitOffset += 8 * int(outer.Offset)
+	return p.Args[0], &whole
+}
+
 func structSize(t btf.Type) int { n, _ := btf.Sizeof(t); return n }
-
-// argPlace finds an argument of the probe.
-func (g *gen) argPlace(e *syntax.Field, s *check.Selection) place {
-	t := g.typeOf(e)
-	if g.syscall != "" {
-		return place{t: t, value: g.syscallArg(s)}
-	}
-	switch g.inst.Ctx.Kind {
-	case hook.Tracepoint:
-		ptr := g.b.Offset(g.ctx, int64(s.Arg.Field.Offset))
-		g.fact(object.FactFormat, g.inst.Points[0].Subsystem+":"+g.inst.Points[0].Event+":"+s.Arg.Field.Name,
-			s.Arg.Field.Decl()+" @"+itoa64(int64(s.Arg.Field.Offset)))
-		return place{ptr: ptr, t: t}
-	case hook.Kprobe:
-		return place{t: t, value: g.narrow(g.contextRegister(g.argRegister(s.Arg.Index)), t)}
-	}
-	slot := g.b.Offset(g.ctx, int64(8*s.Arg.Index))
-	if t.Kind == check.Pointer {
-		return place{t: t, value: g.b.Load(irType(t), slot)}
-	}
-	return place{t: t, value: g.narrow(g.b.Load(ir.I64, slot), t)}
-}
-
-// syscallArg is an argument of a system call tracepoint in a program that
-// runs at the raw tracepoint.
-func (g *gen) syscallArg(s *check.Selection) *ir.Value {
-	switch {
-	case s.Arg.Field.Name == "__syscall_nr":
-		if g.syscall == "sys_enter" {
-			return g.rawArg(1)
-		}
-		return g.register(g.rawArg(0), g.regs.SyscallNumber)
-	case g.syscall == "sys_exit":
-		return g.rawArg(1)
-	}
-	i := s.Arg.Index
-	regs := g.regs.SyscallArgs
-	if i < 0 || i >= len(regs) {
-		g.errorf(g.b.Pos, "unknown-argument", "argument %d of a system call is in no register", i)
-		return g.const64(0)
-	}
-	return g.narrow(g.register(g.rawArg(0), regs[i]), s.Type)
-}
-
-func (g *gen) fact(kind object.FactKind, name, value string) {
-	for _, f := range g.man.Facts {
-		if f.Kind == kind && f.Name == name {
-			return
-		}
-	}
-	g.man.Facts = append(g.man.Facts, object.Fact{Kind: kind, Name: name, Value: value, Line: g.b.Pos.Pos().Line})
-}
 
 func (g *gen) indexPlace(e *syntax.Index) place {
 	t := g.typeOf(e)

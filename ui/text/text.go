@@ -1,227 +1,266 @@
 package text
 
 import (
-	"bufio"
 	"fmt"
 	"io"
-	"math/bits"
+	"strconv"
 	"strings"
-	"time"
+	"unicode/utf8"
 
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/runner"
 )
 
 // A Printer writes events as text. Out gets what the script prints, Err
-// diagnostics. Flush after each batch.
+// diagnostics.
 type Printer struct {
-	out *bufio.Writer
-	err io.Writer
-	// Terminal escapes new lines in traced text too.
-	terminal bool
+	// File is the script's name, which stands before messages of errorf and
+	// its kin; "" leaves the place out.
+	File string
+	// Blank writes the two empty lines that bpftrace writes before the maps
+	// it shows at the end.
+	Blank bool
+	// Quiet leaves out what the script did not print itself: how many probes
+	// are attached.
+	Quiet bool
+
+	out, err io.Writer
+	esc      runner.Escape
+	buf      []byte
 }
 
-// New returns a Printer. terminal says that out is one.
+// New returns a Printer. terminal says that out is one: new lines in traced
+// text are escaped then, too.
 func New(out, err io.Writer, terminal bool) *Printer {
-	return &Printer{out: bufio.NewWriterSize(out, 1<<16), err: err, terminal: terminal}
+	p := &Printer{out: out, err: err, buf: make([]byte, 0, flushAt+4096)}
+	p.esc = func(dst, text []byte) []byte { return AppendEscaped(dst, text, terminal) }
+	return p
 }
+
+// flushAt is how many bytes are gathered before they are written.
+const flushAt = 1 << 16
 
 // Flush writes what is buffered.
-func (p *Printer) Flush() error { return p.out.Flush() }
+func (p *Printer) Flush() error {
+	if len(p.buf) == 0 {
+		return nil
+	}
+	_, err := p.out.Write(p.buf)
+	p.buf = p.buf[:0]
+	return err
+}
 
-// Event shows one event.
+// Event takes one event. It is written by the next Flush, or when enough has
+// come together.
 func (p *Printer) Event(e runner.Event) error {
 	switch e.Kind {
 	case object.EventPrintf:
-		p.out.WriteString(runner.Format(e.Spec.Format, e.Values, p.Escape))
-	case object.EventErrorf, object.EventWarnf:
-		word := "ERROR"
-		if e.Kind == object.EventWarnf {
-			word = "WARNING"
-		}
-		p.out.Flush()
-		fmt.Fprintf(p.err, "%s: %s", word, runner.Format(e.Spec.Format, e.Values, p.Escape))
+		p.buf = e.AppendText(p.buf, p.esc)
 	case object.EventPrint:
-		fmt.Fprintf(p.out, "%s\n", p.Escape(e.Values[0].String()))
-	case object.EventTime:
-		p.out.WriteString(strftime(e.Spec.Format, time.Now()))
+		for i := range e.Values {
+			p.buf = append(e.Values[i].Append(p.buf, p.esc), '\n')
+		}
 	case object.EventPrintMap, object.EventPrintElem:
 		if e.Map != nil {
 			p.Map(e.Map)
 		}
-	case runner.EventLost:
-		p.out.Flush()
-		fmt.Fprintf(p.err, "WARNING: %s\n", runner.Describe(e.Loss, e.Count))
+	case object.EventTime:
+		p.buf = append(p.buf, e.Text...)
+	case object.EventCat:
+		p.buf = AppendEscaped(p.buf, []byte(e.Text), false)
+	case object.EventJoin:
+		p.buf = append(p.esc(p.buf, []byte(e.Text)), '\n')
+	case object.EventSystem:
+		p.buf = append(AppendEscaped(p.buf, []byte(strings.TrimSuffix(e.Text, "\n")), false), '\n')
+	case runner.EventRecord:
+		p.buf = append(p.buf, e.Text...)
+		p.buf = append(p.buf, ": "...)
+		for i := range e.Values {
+			p.buf = e.Values[i].Append(p.buf, p.esc)
+		}
+		p.buf = append(p.buf, '\n')
+	case runner.EventFinal:
+		if p.Blank {
+			p.buf = append(p.buf, "\n\n"...)
+		}
 	default:
-		return fmt.Errorf("events of the kind %q cannot be shown yet", e.Kind)
+		return p.diagnostic(&e)
 	}
-	return p.out.Flush()
+	if len(p.buf) >= flushAt {
+		return p.Flush()
+	}
+	return nil
 }
 
-// Escape makes traced text safe to show: control characters and invalid UTF-8
-// become \xNN. New lines are kept unless on a terminal.
-func (p *Printer) Escape(s string) string {
-	plain := true
-	for _, r := range s {
-		if r == 0xfffd || r < 0x20 && r != '\t' || r >= 0x7f && r < 0xa0 {
-			plain = false
-			break
+// diagnostic writes what goes to standard error, after what came before it.
+func (p *Printer) diagnostic(e *runner.Event) error {
+	if err := p.Flush(); err != nil {
+		return err
+	}
+	line := p.place(e.Spec)
+	switch e.Kind {
+	case runner.EventAttached:
+		if p.Quiet {
+			return nil
 		}
-	}
-	if plain {
-		return s
-	}
-	var b strings.Builder
-	for i, r := range s {
-		switch {
-		case r == '\n' && !p.terminal, r == '\t':
-			b.WriteRune(r)
-		case r == 0xfffd && !strings.HasPrefix(s[i:], "\ufffd"), r < 0x20, r == 0x7f:
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case r >= 0x80 && r < 0xa0:
-			fmt.Fprintf(&b, `\x%02x\x%02x`, s[i], s[i+1])
-		default:
-			b.WriteRune(r)
+		line = fmt.Appendf(nil, "Attached %d probe", e.Count)
+		if e.Count != 1 {
+			line = append(line, 's')
 		}
+	case object.EventErrorf, object.EventAssert:
+		line = append(line, "ERROR: "...)
+		line = e.AppendText(line, p.esc)
+	case object.EventWarnf:
+		line = append(line, "WARNING: "...)
+		line = e.AppendText(line, p.esc)
+	case object.EventHelperError:
+		code := HelperCode(e)
+		line = append(line, "WARNING: "...)
+		line = fmt.Appendf(line, "%s\nAdditional Info - helper: %s, retcode: %d", HelperMessage(e), e.Spec.Name, code)
+	case object.EventRuntimeError:
+		line = append(line, "WARNING: "...)
+		line = e.AppendText(append(line, e.Spec.Name...), p.esc)
+	case runner.EventWarning:
+		line = append(line, "WARNING: "...)
+		line = p.esc(line, []byte(e.Text))
+	case runner.EventLost:
+		line = append(line[:0], "WARNING: "...)
+		line = append(line, runner.Describe(e.Loss, e.Count)...)
+	default:
+		return fmt.Errorf("events of the kind %q cannot be shown", e.Kind)
 	}
-	return b.String()
+	if len(line) == 0 || line[len(line)-1] != '\n' {
+		line = append(line, '\n')
+	}
+	_, err := p.err.Write(line)
+	return err
 }
 
-// Map shows a snapshot.
+// place is where in the script an event comes from.
+func (p *Printer) place(s *object.Event) []byte {
+	if p.File == "" || s == nil || s.Line == 0 {
+		return nil
+	}
+	return fmt.Appendf(nil, "%s:%d:%d: ", p.File, s.Line, s.Col)
+}
+
+// HelperCode is what a helper returned.
+func HelperCode(e *runner.Event) int64 {
+	if len(e.Values) == 0 {
+		return 0
+	}
+	return e.Values[0].Int
+}
+
+// HelperMessage says what went wrong in a helper.
+func HelperMessage(e *runner.Event) string { return runner.HelperMessage(e.Spec.Name, HelperCode(e)) }
+
+// Map writes a snapshot.
 func (p *Printer) Map(s *runner.Snapshot) {
 	m := s.Show
-	for _, e := range s.Entries {
-		p.out.WriteString(m.Name)
+	for i := range s.Entries {
+		e := &s.Entries[i]
+		p.buf = append(p.buf, m.Name...)
 		if len(e.Key) > 0 {
-			parts := make([]string, len(e.Key))
-			for i, k := range e.Key {
-				parts[i] = p.Escape(k.String())
-			}
-			fmt.Fprintf(p.out, "[%s]", strings.Join(parts, ", "))
+			p.buf = append(runner.AppendKey(append(p.buf, '['), e.Key, p.esc), ']')
 		}
-		p.out.WriteString(": ")
+		p.buf = append(p.buf, ':')
 		switch m.Agg {
 		case object.AggNone:
-			fmt.Fprintf(p.out, "%s\n", p.Escape(e.Value.String()))
-		case object.AggHist:
-			p.out.WriteString("\n")
-			p.histogram(e.Agg.Buckets, func(i int) string { return histLabel(i, m.Bits) })
-		case object.AggLhist:
-			p.out.WriteString("\n")
-			p.histogram(e.Agg.Buckets, func(i int) string { return lhistLabel(i, len(e.Agg.Buckets), m) })
+			p.buf = append(p.buf, ' ')
+			if m.Value.Kind == object.TypeInt && s.Div > 1 {
+				p.number(s, e.Value.Int)
+			} else {
+				p.buf = e.Value.Append(p.buf, p.esc)
+			}
+		case object.AggHist, object.AggLhist:
+			p.buf = append(p.buf, '\n')
+			p.histogram(s.Histogram(&e.Agg))
+		case object.AggTseries:
+			p.buf = append(p.buf, '\n')
+			p.series(m, e.Agg.Series)
 		case object.AggStats:
-			fmt.Fprintf(p.out, "count %d, average %s, total %s\n", e.Agg.Count, number(e.Agg.Number, m), number(e.Agg.Total/s.Div, m))
+			p.buf = fmt.Appendf(p.buf, " count %d, average ", e.Agg.Count)
+			p.number(s, e.Agg.Number)
+			p.buf = append(p.buf, ", total "...)
+			p.number(&runner.Snapshot{Show: m, Div: 1}, e.Agg.Total)
 		default:
-			fmt.Fprintf(p.out, "%s\n", number(e.Agg.Number/s.Div, m))
+			p.buf = append(p.buf, ' ')
+			p.number(s, e.Agg.Number)
 		}
+		p.buf = append(p.buf, '\n')
 	}
-	p.out.WriteString("\n")
 }
 
-func number(n int64, m *object.MapShow) string {
-	if m.Value.Signed {
-		return fmt.Sprint(n)
+// number writes a number of a map, divided as was asked for.
+func (p *Printer) number(s *runner.Snapshot, n int64) {
+	n = s.Divided(n)
+	if s.Show.Value.Signed {
+		p.buf = strconv.AppendInt(p.buf, n, 10)
+	} else {
+		p.buf = strconv.AppendUint(p.buf, uint64(n), 10)
 	}
-	return fmt.Sprint(uint64(n))
 }
 
 const barWidth = 52
 
-func (p *Printer) histogram(buckets []uint64, label func(int) string) {
-	first, last, most := -1, -1, uint64(0)
-	for i, n := range buckets {
-		if n > 0 {
-			if first < 0 {
-				first = i
+const bar = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"
+
+func (p *Printer) histogram(rows []runner.Bucket) {
+	most := uint64(1)
+	for _, b := range rows {
+		most = max(most, b.Count)
+	}
+	for _, b := range rows {
+		width := int(float32(b.Count) / float32(most) * barWidth)
+		p.buf = fmt.Appendf(p.buf, "%-16s%8d |%-52s|\n", b.Label(), b.Count, bar[:min(width, barWidth)])
+	}
+}
+
+// AppendEscaped appends traced text in a form that is safe to show: control
+// characters and bytes that are no UTF-8 become \xNN. Tabs stay; new lines
+// stay unless newlines are to be escaped, too.
+func AppendEscaped(dst, text []byte, newlines bool) []byte {
+	for i := 0; i < len(text); {
+		// Plain characters are copied together.
+		start := i
+		for i < len(text) && text[i] >= 0x20 && text[i] < 0x7f {
+			i++
+		}
+		dst = append(dst, text[start:i]...)
+		if i == len(text) {
+			break
+		}
+		c := text[i]
+		if c < 0x80 {
+			if c == '\t' || c == '\n' && !newlines {
+				dst = append(dst, c)
+			} else {
+				dst = appendHex(dst, c)
 			}
-			last = i
-			most = max(most, n)
-		}
-	}
-	if first < 0 {
-		return
-	}
-	for i := first; i <= last; i++ {
-		hi, lo := bits.Mul64(buckets[i], barWidth)
-		width, _ := bits.Div64(hi, lo, most)
-		fmt.Fprintf(p.out, "%-16s %8d |%-52s|\n", label(i), buckets[i], strings.Repeat("@", int(width)))
-	}
-	p.out.WriteString("\n")
-}
-
-func histLabel(i, k int) string {
-	switch {
-	case i == 0:
-		return "(..., 0)"
-	case i <= 1<<k:
-		return fmt.Sprintf("[%s]", suffixed(uint64(i-1)))
-	}
-	i -= 1 + 1<<k
-	power, sub := i>>k, uint64(i&(1<<k-1))
-	low := (uint64(1)<<k + sub) << power
-	high := low + uint64(1)<<power
-	if k == 0 && low == 1 {
-		return "[1]"
-	}
-	return fmt.Sprintf("[%s, %s)", suffixed(low), suffixed(high))
-}
-
-func suffixed(n uint64) string {
-	for i, s := range []string{"", "K", "M", "G", "T", "P", "E"} {
-		if n < 1<<(10*(i+1)) || n%(1<<(10*(i+1))) != 0 {
-			return fmt.Sprintf("%d%s", n>>(10*i), s)
-		}
-	}
-	return fmt.Sprint(n)
-}
-
-func lhistLabel(i, n int, m *object.MapShow) string {
-	switch {
-	case i == 0:
-		return fmt.Sprintf("(..., %s)", suffixed(uint64(m.Min)))
-	case i == n-1:
-		return fmt.Sprintf("[%s, ...)", suffixed(uint64(m.Max)))
-	}
-	low := m.Min + int64(i-1)*m.Step
-	return fmt.Sprintf("[%s, %s)", suffixed(uint64(low)), suffixed(uint64(low+m.Step)))
-}
-
-// strftime formats a time by the C library's conversions.
-func strftime(format string, t time.Time) string {
-	var b strings.Builder
-	for i := 0; i < len(format); i++ {
-		if format[i] != '%' || i+1 == len(format) {
-			b.WriteByte(format[i])
+			i++
 			continue
 		}
-		i++
-		switch format[i] {
-		case 'H':
-			b.WriteString(t.Format("15"))
-		case 'M':
-			b.WriteString(t.Format("04"))
-		case 'S':
-			b.WriteString(t.Format("05"))
-		case 'Y':
-			b.WriteString(t.Format("2006"))
-		case 'm':
-			b.WriteString(t.Format("01"))
-		case 'd':
-			b.WriteString(t.Format("02"))
-		case 'F':
-			b.WriteString(t.Format("2006-01-02"))
-		case 'T':
-			b.WriteString(t.Format("15:04:05"))
-		case 'f':
-			b.WriteString(t.Format("000000"))
-		case 's':
-			fmt.Fprint(&b, t.Unix())
-		case '%':
-			b.WriteByte('%')
-		default:
-			b.WriteByte('%')
-			b.WriteByte(format[i])
+		r, n := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && n == 1 || hidden(r) {
+			for _, c := range text[i : i+n] {
+				dst = appendHex(dst, c)
+			}
+		} else {
+			dst = append(dst, text[i:i+n]...)
 		}
+		i += n
 	}
-	return b.String()
+	return dst
+}
+
+// hidden tells whether a character controls a terminal: the C1 controls, and
+// those that turn the direction of text around.
+func hidden(r rune) bool {
+	return r < 0xa0 || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+}
+
+func appendHex(dst []byte, c byte) []byte {
+	const digits = "0123456789abcdef"
+	return append(dst, '\\', 'x', digits[c>>4], digits[c&15])
 }

@@ -26,6 +26,10 @@ func convert(t btf.Type, space Space, local bool, depth int) *Type {
 		if t.Encoding == btf.Bool {
 			return tBool
 		}
+		if t.Name == "char" {
+			// Kernels do not mark it as signed, though it is text.
+			return tInt8
+		}
 		switch t.Size {
 		case 1, 2, 4, 8:
 			return intType(int(t.Size), t.Encoding == btf.Signed)
@@ -34,6 +38,14 @@ func convert(t btf.Type, space Space, local bool, depth int) *Type {
 	case *btf.Enum:
 		return &Type{Kind: Int, Size: int(t.Size), Signed: t.Signed, BTF: t}
 	case *btf.Pointer:
+		if tag, ok := t.Target.(*btf.TypeTag); ok {
+			switch tag.Value {
+			case "user":
+				space = UserSpace
+			case "percpu", "rcu":
+				space = KernelSpace
+			}
+		}
 		p := &Type{Kind: Pointer, Size: 8, Space: space}
 		if depth < maxPointers {
 			switch elem := btf.UnderlyingType(t.Target).(type) {
@@ -44,6 +56,10 @@ func convert(t btf.Type, space Space, local bool, depth int) *Type {
 		}
 		return p
 	case *btf.Array:
+		if n, ok := btf.UnderlyingType(t.Type).(*btf.Int); ok && n.Size == 1 && n.Name == "char" && t.Nelems > 0 {
+			// char[N] is text.
+			return &Type{Kind: String, Size: int(t.Nelems), Space: space}
+		}
 		elem := convert(t.Type, space, local, depth)
 		return &Type{Kind: Array, Elem: elem, Len: int(t.Nelems), Size: elem.Size * int(t.Nelems), Space: space}
 	case *btf.Struct:
@@ -66,7 +82,11 @@ func (c *checker) complete(t btf.Type) (btf.Type, error) {
 	case *btf.Struct, *btf.Union:
 		return u, nil
 	case *btf.Fwd:
-		if s, ok := c.structs[u.Name]; ok {
+		kind := "struct "
+		if u.Kind == btf.FwdUnion {
+			kind = "union "
+		}
+		if s, ok := c.structs[kind+u.Name]; ok {
 			return s, nil
 		}
 		types, err := c.target.Types()
@@ -134,7 +154,7 @@ func memberNames(t btf.Type, yield func(string) bool) bool {
 // structType looks a struct, union or enum up by its name: the script's own
 // first, then the target's.
 func (c *checker) structType(kind, name string) (btf.Type, error) {
-	if t, ok := c.structs[name]; ok {
+	if t, ok := c.ownType(kind, name); ok {
 		return t, nil
 	}
 	types, err := c.target.Types()
@@ -152,7 +172,39 @@ func (c *checker) structType(kind, name string) (btf.Type, error) {
 	return types.Named(name)
 }
 
+// ownType is a type that the script defines.
+func (c *checker) ownType(kind, name string) (btf.Type, bool) {
+	if kind != "" {
+		t, ok := c.structs[kind+" "+name]
+		return t, ok
+	}
+	for _, prefix := range []string{"", "struct ", "union ", "enum "} {
+		if t, ok := c.structs[prefix+name]; ok {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// view is the language's view of a type that was looked up by its name.
+func (c *checker) view(kind, name string, t btf.Type) *Type {
+	_, own := c.ownType(kind, name)
+	return fromBTF(t, KernelSpace, own)
+}
+
 func isNotFound(err error) bool { return errors.Is(err, target.ErrNotFound) }
 
 // FromBTF is the language's view of a C type that lies in the program's memory.
 func FromBTF(t btf.Type) *Type { return fromBTF(t, OwnSpace, true) }
+
+// FindMember finds a member of a struct or union by its name, through
+// anonymous members too. The offset is in bits from the start of t.
+func FindMember(t btf.Type, name string) (path []int, m btf.Member, offset btf.Bits, ok bool) {
+	return findMember(t, name)
+}
+
+// Int64Type is a signed integer of 64 bits.
+var Int64Type = tInt64
+
+// StringType is a string of up to size-1 bytes.
+func StringType(size int) *Type { return stringType(size) }

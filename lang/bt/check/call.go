@@ -54,14 +54,14 @@ func init() {
 		{Name: "kptr", Min: 1, Max: 1, check: checkSpace(KernelSpace)},
 		{Name: "uptr", Min: 1, Max: 1, check: checkSpace(UserSpace)},
 	}
-	functions = make(map[string]*Function, len(list))
-	for _, f := range list {
-		functions[f.Name] = f
-	}
+	register(list...)
 }
 
 func (c *checker) call(e *syntax.Call) *Type {
 	f := functions[e.Func.Text]
+	if u := c.funcs[e.Func.Text]; f == nil && u != nil {
+		return c.callUser(e, u)
+	}
 	if f == nil {
 		for _, a := range e.Args {
 			c.expr(a)
@@ -71,6 +71,12 @@ func (c *checker) call(e *syntax.Call) *Type {
 		return tInvalid
 	}
 	c.info.Calls[e] = f
+	switch f.Name {
+	case "kstack", "ustack", "usym", "reg", "override":
+		if c.inFunction(e.Func.Loc, f.Name) {
+			return tInvalid
+		}
+	}
 	if f.Unsafe && !c.opts.Unsafe {
 		c.errorf(e.Func.Loc, "unsafe", "%s changes the system and is only allowed with --unsafe", f.Name)
 	}
@@ -142,6 +148,8 @@ func checkAgg(kind AggKind) func(*checker, *syntax.Call, []*Type) *Type {
 			t.Signed = args[0].Signed
 		}
 		switch kind {
+		case Tseries:
+			return c.tseries(e, t)
 		case Hist:
 			if len(args) == 2 {
 				k, ok := c.wantConst(e, 1)

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +17,14 @@ import (
 type Options struct {
 	// Args are the positional parameters.
 	Args []string
+	// Named are the named parameters, for getopt.
+	Named map[string]string
+	// ReadFile reads a file that a script includes or imports; the error wraps
+	// fs.ErrNotExist where there is none. Nil reads none.
+	ReadFile func(name string) ([]byte, error)
+	// IncludeDirs are directories in which included files are looked for too,
+	// and Include are files that are included before the script.
+	IncludeDirs, Include []string
 	// PID is the process that the run is limited to, 0 for none.
 	PID int
 	// HasCommand says that there is a command whose process is cpid.
@@ -32,7 +39,7 @@ type Options struct {
 // errors; warnings come with one.
 func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.List) {
 	c := &checker{
-		target: t, opts: o, structs: map[string]btf.Type{}, maps: map[string]*Map{},
+		target: t, opts: o, structs: map[string]btf.Type{}, aligns: map[btf.Type]int{}, maps: map[string]*Map{}, lacking: map[hook.Kind]bool{},
 		res: &Result{Program: p, Config: DefaultConfig()},
 	}
 	for name, value := range o.Settings {
@@ -42,8 +49,15 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 	}
 	c.config(p.Config())
 	c.mapDecls(p.MapDecls())
+	defer c.closeBinaries()
+	c.cDecls(p.CDecls)
+	c.declareFuncs(p.Funcs())
+	x := c.expander(p.Macros())
+	for _, f := range p.Funcs() {
+		c.takeFunction(expand(x, f))
+	}
 	for _, probe := range p.Probes() {
-		c.probe(probe)
+		c.probe(expand(x, probe))
 	}
 	if len(p.Probes()) == 0 && len(c.diags) == 0 {
 		c.diags.Add(source.Errorf(p.Span(), "no-probes", "the script has no probes").
@@ -63,8 +77,16 @@ type checker struct {
 	opts    Options
 	res     *Result
 	diags   source.List
-	structs map[string]btf.Type // of the script itself
+	structs map[string]btf.Type // of the script itself: "struct x", or a typedef's name
+	enums   map[string]enumerator
+	aligns  map[btf.Type]int // of structs and unions of the script, in bytes
+	funcs   map[string]*userFunc
 	maps    map[string]*Map
+
+	points   int                // attach points so far
+	tooMany  bool               // which was said
+	lacking  map[hook.Kind]bool // kinds of hooks that the target lacks, which was said
+	binaries map[string]*userBinary
 
 	// State of the instance being checked.
 	inst    *Instance
@@ -72,6 +94,10 @@ type checker struct {
 	scope   *scope
 	loops   int
 	changed bool
+	instNo  int              // of inst; negative for functions
+	known   map[string]*Type // types of variables found in earlier rounds
+	inner   map[string]bool  // variables of inner blocks that have no let
+	hoist   map[string]bool  // variables that live as long as the program, by instance and name
 }
 
 // A scope is a block's variables.
@@ -109,15 +135,18 @@ const maxRounds = 12
 // infer checks all instances until the types of maps and variables stand.
 func (c *checker) infer() {
 	before := c.diags
-	known := map[string]*Type{} // types of variables found in earlier rounds
+	c.known, c.hoist = map[string]*Type{}, map[string]bool{}
 	for range maxRounds {
 		c.diags = slices.Clone(before)
 		c.changed = false
 		for _, m := range c.res.Maps {
 			m.Writers = 0
 		}
+		for i, inst := range c.res.Funcs {
+			c.instance(inst, -1-i)
+		}
 		for i, inst := range c.res.Instances {
-			c.instance(inst, i, known)
+			c.instance(inst, i)
 		}
 		if !c.changed {
 			return
@@ -125,25 +154,28 @@ func (c *checker) infer() {
 	}
 }
 
-func (c *checker) instance(inst *Instance, index int, known map[string]*Type) {
-	c.inst, c.info, c.loops = inst, &inst.Info, 0
-	*c.info = Info{
-		Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}, Vars: map[*syntax.Var]*Var{},
-		Loops: map[*syntax.For]*Loop{}, Maps: map[*syntax.Map]*Map{}, Fields: map[syntax.Expr]*Selection{},
-		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{},
-	}
+func (c *checker) instance(inst *Instance, index int) {
+	c.inst, c.info, c.loops, c.instNo, c.inner = inst, &inst.Info, 0, index, map[string]bool{}
+	*c.info = *newInfo()
 	c.scope = &scope{vars: map[string]*Var{}}
+	if inst.Func != nil {
+		c.params(inst.Func)
+	}
 	if inst.Pred != nil {
 		c.cond(inst.Pred)
 	}
 	c.block(inst.Body)
-	for i, v := range c.info.ScratchVars {
-		key := fmt.Sprint(index, ".", i)
-		if old, ok := known[key]; !ok || !same(old, v.Type) {
-			known[key] = v.Type
+	for _, v := range c.info.ScratchVars {
+		key := c.varKey(v)
+		if old, ok := c.known[key]; v.Type != nil && (!ok || !same(old, v.Type)) {
+			c.known[key] = v.Type
+			c.changed = true
 		}
 	}
 }
+
+// varKey names a variable over all rounds.
+func (c *checker) varKey(v *Var) string { return fmt.Sprint(c.instNo, ".", v.Index, v.Name) }
 
 // finish looks at what only shows once all instances are checked.
 func (c *checker) finish() {
@@ -196,258 +228,10 @@ func (c *checker) mapNamed(n *syntax.Map) *Map {
 	return m
 }
 
-// probe resolves the attach points of a probe and makes its instances.
-func (c *checker) probe(p *syntax.Probe) {
-	var points []Point
-	for _, ap := range p.Points {
-		pt, err := hook.Parse(c.attachText(ap))
-		if err != nil {
-			c.hookError(ap, err)
-			continue
-		}
-		expanded, err := hook.Expand(c.target, pt, hook.Options{
-			Max: c.res.Config.MaxProbes, PID: c.opts.PID, Missing: c.res.Config.MissingProbes != "error",
-		})
-		if err != nil {
-			if len(p.Points) > 1 && isNotFound(err) {
-				// One of several alternatives: fine as long as another is there.
-				d := c.warnf(ap.Loc, "missing-probe", "%s does not exist here and is left out", ap.Text)
-				var he *hook.Error
-				if errors.As(err, &he) && he.Nearest != "" {
-					d.Notef("did you mean %q?", he.Nearest)
-				}
-				continue
-			}
-			c.hookError(ap, err)
-			continue
-		}
-		for _, e := range expanded {
-			points = append(points, Point{Point: e, Name: e.String(), Span: ap.Loc})
-		}
+func newInfo() *Info {
+	return &Info{
+		Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}, Vars: map[*syntax.Var]*Var{},
+		Loops: map[*syntax.For]*Loop{}, Maps: map[*syntax.Map]*Map{}, Fields: map[syntax.Expr]*Selection{},
+		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{}, Funcs: map[*syntax.Call]*Instance{},
 	}
-	if len(points) == 0 {
-		if !c.diags.HasErrors() {
-			c.errorf(p.Loc, "missing-probe", "none of the attach points exists here")
-		}
-		return
-	}
-	uses := usesArgs(p)
-	type group struct {
-		key  string
-		inst *Instance
-	}
-	var groups []group
-	for _, pt := range points {
-		ctx := c.context(pt, uses)
-		key := c.groupKey(pt, &ctx, uses)
-		i := slices.IndexFunc(groups, func(g group) bool { return g.key == key })
-		if i < 0 {
-			inst := &Instance{Probe: p, Pred: p.Pred, Body: p.Body, Ctx: ctx}
-			groups = append(groups, group{key, inst})
-			c.res.Instances = append(c.res.Instances, inst)
-			i = len(groups) - 1
-		}
-		groups[i].inst.Points = append(groups[i].inst.Points, pt)
-	}
-}
-
-// attachText is the attach point with positional parameters put in.
-func (c *checker) attachText(ap *syntax.AttachPoint) string {
-	if !slices.ContainsFunc(ap.Parts, func(p *syntax.Part) bool {
-		return slices.ContainsFunc(p.Pieces, func(pc syntax.Piece) bool { return pc.Kind == syntax.ParamPiece })
-	}) {
-		return ap.Text
-	}
-	var b strings.Builder
-	for i, part := range ap.Parts {
-		if i > 0 {
-			b.WriteByte(':')
-		}
-		for _, pc := range part.Pieces {
-			switch pc.Kind {
-			case syntax.ParamPiece:
-				if pc.Param >= 1 && pc.Param <= len(c.opts.Args) {
-					b.WriteString(c.opts.Args[pc.Param-1])
-				}
-			case syntax.QuotedPiece:
-				fmt.Fprintf(&b, "%q", pc.Text)
-			default:
-				b.WriteString(pc.Text)
-			}
-		}
-	}
-	return b.String()
-}
-
-func (c *checker) hookError(ap *syntax.AttachPoint, err error) {
-	var he *hook.Error
-	if !errors.As(err, &he) {
-		c.errorf(ap.Loc, "bad-probe", "%s: %v", ap.Text, err)
-		return
-	}
-	span := ap.Loc
-	if he.End > he.Start && he.End <= span.End-span.Start {
-		span.End = span.Start + he.End
-		span.Start += he.Start
-	}
-	code := he.Code
-	if code == "" {
-		code = "bad-probe"
-	}
-	d := c.errorf(span, code, "%s", he.Message).Suggest(he.Nearest)
-	if he.Hint != "" {
-		d.Notef("%s", he.Hint)
-	}
-	if he.Err != nil && !isNotFound(he.Err) {
-		d.Notef("%v", he.Err)
-	}
-}
-
-// usesArgs reports whether the body of a probe looks at args, so that what
-// they are at each attach point has to be found out.
-func usesArgs(p *syntax.Probe) bool {
-	uses := false
-	look := func(n syntax.Node) bool {
-		if id, ok := n.(*syntax.Ident); ok && id.Name == "args" {
-			uses = true
-		}
-		return !uses
-	}
-	syntax.Walk(p, look)
-	return uses
-}
-
-// groupKey is equal for attach points at which a body means the same.
-func (c *checker) groupKey(pt Point, ctx *Context, args bool) string {
-	key := fmt.Sprint(pt.Kind, ctx.Syscall)
-	switch pt.Kind {
-	case hook.Begin, hook.End, hook.Self, hook.Test, hook.Bench, hook.Interval, hook.Iter,
-		hook.Profile, hook.Software, hook.Hardware, hook.Watchpoint, hook.AsyncWatchpoint, hook.USDT:
-		return key + pt.Name
-	case hook.Fentry, hook.Fexit:
-		// The kernel ties such a program to one function.
-		return key + pt.Name
-	case hook.RawTracepoint:
-		return key + pt.Name
-	case hook.Tracepoint:
-		if ctx.Syscall {
-			return key + pt.Subsystem + strings.SplitAfterN(pt.Event, "_", 3)[1] + argsKey(ctx.Args)
-		}
-	case hook.Uprobe, hook.Uretprobe:
-		key += pt.Path
-	}
-	if !args {
-		return key
-	}
-	return key + argsKey(ctx.Args)
-}
-
-func argsKey(t *Type) string {
-	if t == nil {
-		return ""
-	}
-	var b strings.Builder
-	for _, f := range t.Fields {
-		fmt.Fprintf(&b, "%s:%s:%d ", f.Name, f.Type, f.Offset)
-		if f.Arg != nil {
-			fmt.Fprintf(&b, "%d ", f.Arg.Index)
-		}
-	}
-	return b.String()
-}
-
-// context finds what a body may use at an attach point.
-func (c *checker) context(pt Point, args bool) Context {
-	ctx := Context{Kind: pt.Kind}
-	ctx.Syscall = pt.Kind == hook.Tracepoint && pt.Subsystem == "syscalls"
-	if !args {
-		return ctx
-	}
-	switch pt.Kind {
-	case hook.Tracepoint:
-		f, err := c.target.Format(pt.Subsystem, pt.Event)
-		if err != nil {
-			ctx.ArgsErr = err
-			return ctx
-		}
-		ctx.Format = f
-		space := KernelSpace
-		if ctx.Syscall {
-			space = UserSpace
-		}
-		ctx.Args = &Type{Kind: Args, Size: f.Size(), Space: CtxSpace}
-		for _, field := range f.Fields {
-			if ctx.Syscall && field.Common {
-				continue
-			}
-			ft, err := target.FieldType(c.target, field)
-			if err != nil {
-				ctx.ArgsErr = err
-				continue
-			}
-			typ := fromBTF(ft, space, false)
-			if field.IsString() {
-				typ = stringType(c.res.Config.MaxStrlen)
-				if field.Kind == target.FieldString {
-					typ = stringType(field.Len)
-				}
-			} else if typ.Kind == Struct || typ.Kind == Array {
-				own := *typ
-				own.Space = CtxSpace
-				typ = &own
-			}
-			ctx.Args.Fields = append(ctx.Args.Fields, Field{
-				Name: field.Name, Type: typ, Offset: field.Offset,
-				Arg: &Arg{Field: &field, Type: ft, Index: (field.Offset - 16) / 8},
-			})
-		}
-	case hook.RawTracepoint:
-		rt, err := c.target.RawTracepoint(pt.Event)
-		if err != nil {
-			ctx.ArgsErr = err
-			return ctx
-		}
-		ctx.Args = paramArgs(rt.Args, BTFSpace)
-	case hook.Kprobe, hook.Fentry, hook.Fexit:
-		fn, err := c.function(pt)
-		if err != nil {
-			ctx.ArgsErr = err
-			return ctx
-		}
-		space := KernelSpace
-		if pt.Kind != hook.Kprobe {
-			space = BTFSpace
-		}
-		proto, ok := fn.Type.(*btf.FuncProto)
-		if !ok {
-			return ctx
-		}
-		ctx.Args = paramArgs(proto.Params, space)
-		if pt.Kind == hook.Fexit {
-			if _, void := btf.UnderlyingType(proto.Return).(*btf.Void); !void {
-				ctx.Retval = fromBTF(proto.Return, KernelSpace, false)
-				ctx.Args.Fields = append(ctx.Args.Fields, Field{
-					Name: "$retval", Type: ctx.Retval, Arg: &Arg{Index: len(proto.Params), Exit: true},
-				})
-			}
-		}
-	}
-	return ctx
-}
-
-func (c *checker) function(pt Point) (*btf.Func, error) {
-	types, err := c.target.Types()
-	if err != nil {
-		return nil, err
-	}
-	return types.Func(pt.Func)
-}
-
-func paramArgs(params []btf.FuncParam, space Space) *Type {
-	t := &Type{Kind: Args, Space: CtxSpace, Size: 8 * len(params)}
-	for i, p := range params {
-		typ := fromBTF(p.Type, space, false)
-		t.Fields = append(t.Fields, Field{Name: p.Name, Type: typ, Offset: 8 * i, Arg: &Arg{Index: i, Type: p.Type}})
-	}
-	return t
 }

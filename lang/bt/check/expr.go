@@ -174,8 +174,11 @@ func (c *checker) param(e *syntax.Param) *Type {
 
 func (c *checker) variable(e *syntax.Var) *Type {
 	v := c.scope.find(e.Name)
+	if v == nil && c.hoisted(e) {
+		return tInvalid
+	}
 	if v == nil {
-		c.errorf(e.Loc, "undefined-variable", "$%s is used before it has a value", e.Name).
+		c.errorf(e.Loc, "undefined-variable", "$%s is used before it has a value", plainName(e.Name)).
 			Suggest(nearestVar(c.scope, e.Name))
 		// Declared so that the next use says nothing.
 		v = c.declare(e)
@@ -381,8 +384,14 @@ func (c *checker) binaryType(op syntax.Op, opLoc source.Span, x, y syntax.Expr, 
 		if xt.IsScalar() && yt.IsScalar() {
 			return tBool
 		}
+		if xt.Kind == ProbeName && c.isText(y) || yt.Kind == ProbeName && c.isText(x) {
+			return tBool
+		}
 		if j := join(xt, yt); j != nil && (j.Kind == String || j.Kind == Buffer || j.Kind == Array ||
 			j.Kind == Tuple || j.Kind == Record || j.Kind == Inet || j.Kind == MAC) {
+			return tBool
+		}
+		if xt.Kind == Array && yt.Kind == Array && xt.Size == yt.Size && xt.Elem.Size == yt.Elem.Size {
 			return tBool
 		}
 		if c.charArray(xt) && yt.Kind == String || xt.Kind == String && c.charArray(yt) {
@@ -458,6 +467,12 @@ func CompareSigned(x, y *Type) bool {
 		return arithmeticSign(syntax.OpLt, x, y)
 	}
 	return false
+}
+
+// isText reports whether e is a string that is known now.
+func (c *checker) isText(e syntax.Expr) bool {
+	k, ok := c.info.Consts[e]
+	return ok && k.IsString
 }
 
 func (c *checker) charArray(t *Type) bool {
@@ -694,7 +709,7 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 	} else {
 		if id, ok := e.X.(*syntax.Ident); ok {
 			if named, err := c.structType("", id.Name); err == nil {
-				t = fromBTF(named, KernelSpace, false)
+				t = c.view("", id.Name, named)
 			}
 		}
 		if t == nil {
@@ -709,6 +724,9 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 		return tInvalid
 	}
 	size := t.Size
+	if k, ok := c.info.Consts[e.X]; ok && t.Literal {
+		size = literalSize(k.Int)
+	}
 	if t.Kind == Struct {
 		full, err := c.complete(t.BTF)
 		if err != nil {
@@ -802,13 +820,9 @@ func (c *checker) field(e *syntax.Field) *Type {
 			return tInvalid
 		}
 		t := c.held(fromBTF(m.Type, pointeeSpace(xt.Space), xt.Local), xt.Space)
-		if t.Kind == Array && t.Elem.Kind == Int && t.Elem.Size == 1 && t.Elem.Signed && t.Len > 0 {
-			// char[N] is text.
-			t = &Type{Kind: String, Size: t.Len, Space: xt.Space}
-		}
 		c.info.Fields[e] = &Selection{
 			Path: path, Offset: int(offset / 8), BitOffset: int(offset), Bits: int(m.BitfieldSize),
-			Struct: full, Type: t, Deref: deref,
+			Struct: full, Type: t, Deref: deref, Local: xt.Local,
 		}
 		return t
 	}
@@ -909,7 +923,7 @@ func (c *checker) typeExpr(e syntax.TypeExpr) *Type {
 		}
 		t, err := c.structType("", e.Name)
 		if err == nil {
-			return fromBTF(t, KernelSpace, c.structs[e.Name] != nil)
+			return c.view("", e.Name, t)
 		}
 		c.unknownType(e.Loc, e.Name, err)
 	case *syntax.StructType:
@@ -923,7 +937,7 @@ func (c *checker) typeExpr(e syntax.TypeExpr) *Type {
 		}
 		t, err := c.structType(kind, e.Name.Text)
 		if err == nil {
-			return fromBTF(t, KernelSpace, c.structs[e.Name.Text] != nil)
+			return c.view(kind, e.Name.Text, t)
 		}
 		c.unknownType(e.Name.Loc, kind+" "+e.Name.Text, err)
 	case *syntax.EnumType:

@@ -6,6 +6,7 @@ import (
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/source"
+	"github.com/skep-bpf/skep/symbol"
 	"github.com/skep-bpf/skep/target"
 )
 
@@ -16,6 +17,17 @@ type Result struct {
 	Maps      []*Map // in the order of their first use
 	Instances []*Instance
 	Funcs     []*Instance // of fn
+	// Missing are attach points that were left out because they do not exist.
+	Missing []Point
+	// Matches are the attach points with wildcards.
+	Matches []Match
+}
+
+// A Match is what an attach point with wildcards stands for.
+type Match struct {
+	hook.Point
+	Span  source.Span
+	Found []hook.Point
 }
 
 // An Instance is one probe body (or function) as it is meant at a group of
@@ -29,6 +41,10 @@ type Instance struct {
 	Points []Point
 	Ctx    Context
 	Info   Info
+	// Result is the type that a function returns, nil when it returns nothing.
+	Result *Type
+	// Params are the variables of a function's parameters.
+	Params []*Var
 }
 
 // A Point is an attach point with the name it has for the script.
@@ -51,8 +67,15 @@ type Context struct {
 	Format *target.Format
 	// Syscall is set for system call tracepoints.
 	Syscall bool
-	// Ctx is the type of the builtin ctx.
+	// Ctx is the type of the builtin ctx, nil when it is not known or not used.
 	Ctx *Type
+	// Typed is set for a raw tracepoint whose program knows the types of its
+	// arguments.
+	Typed bool
+	// Exit is the slot in which fexit finds what the function returned.
+	Exit int
+	// USDT are the places of a USDT probe whose arguments are used.
+	USDT []symbol.USDTProbe
 }
 
 // An Arg tells where an argument of a probe is found.
@@ -60,8 +83,6 @@ type Arg struct {
 	Index int           // of the argument, for functions and raw tracepoints
 	Field *target.Field // in a tracepoint's record, when it comes from there
 	Type  btf.Type      // nil when not known
-	// Exit marks the return value of fexit.
-	Exit bool
 }
 
 // Info are the tables from syntax to meaning.
@@ -74,6 +95,8 @@ type Info struct {
 	Fields map[syntax.Expr]*Selection
 	Idents map[*syntax.Ident]*Builtin
 	Calls  map[*syntax.Call]*Function
+	// Funcs are the functions of the script that calls mean.
+	Funcs map[*syntax.Call]*Instance
 	// ScratchVars are all variables in the order of their declaration.
 	ScratchVars []*Var
 	// UsesArgs is set when the body looks at args.
@@ -96,8 +119,11 @@ type Var struct {
 	Declared bool
 	// Index tells variables of one instance apart.
 	Index int
-	// Key and Value are set for the variable of a loop over a map.
+	// LoopVar is set for the variable of a for loop.
 	LoopVar bool
+	// Hoisted is set when its first value was given in an inner block but it
+	// is used outside: it starts as zero.
+	Hoisted bool
 }
 
 // A Loop is what a for loop runs over.
@@ -137,6 +163,8 @@ type Selection struct {
 	Index int
 	// Deref is set when x is a pointer.
 	Deref bool
+	// Local is set when the layout is the script's own.
+	Local bool
 }
 
 // A Builtin is what a bare name means.

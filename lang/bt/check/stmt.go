@@ -29,8 +29,13 @@ func (c *checker) stmt(s syntax.Stmt) {
 		c.block(s)
 	case *syntax.If:
 		c.cond(s.Cond)
-		c.block(s.Then)
-		if s.Else != nil {
+		// What a constant rules out is never looked at, so that a script can
+		// ask for types and parameters.
+		k, constant := c.info.Consts[s.Cond]
+		if !constant || k.Int != 0 {
+			c.block(s.Then)
+		}
+		if s.Else != nil && (!constant || k.Int == 0) {
 			c.stmt(s.Else)
 		}
 	case *syntax.While:
@@ -62,9 +67,7 @@ func (c *checker) stmt(s syntax.Stmt) {
 			c.errorf(s.Loc, "stray-jump", "%s stands outside of any loop", word)
 		}
 	case *syntax.Return:
-		if s.X != nil {
-			c.expr(s.X)
-		}
+		c.returnStmt(s)
 	}
 }
 
@@ -96,6 +99,7 @@ func (c *checker) let(s *syntax.Let) {
 // declare makes a variable in the current scope.
 func (c *checker) declare(n *syntax.Var) *Var {
 	v := &Var{Name: n.Name, Decl: n.Loc, Index: len(c.info.ScratchVars)}
+	v.Type = c.known[c.varKey(v)]
 	c.info.ScratchVars = append(c.info.ScratchVars, v)
 	c.scope.vars[n.Name] = v
 	c.info.Vars[n] = v
@@ -114,14 +118,14 @@ func (c *checker) assignVar(v *Var, value syntax.Expr, t *Type) {
 	}
 	if v.Declared {
 		if !assignable(v.Type, t) {
-			c.errorf(value.Span(), "type-mismatch", "$%s is declared as %s, this is %s", v.Name, v.Type, describe(t)).
+			c.errorf(value.Span(), "type-mismatch", "$%s is declared as %s, this is %s", plainName(v.Name), v.Type, describe(t)).
 				NoteAt(v.Decl, "declared here")
 		}
 		return
 	}
 	j := join(v.Type, t)
 	if j == nil {
-		c.errorf(value.Span(), "type-mismatch", "$%s holds %s, this is %s", v.Name, v.Type, describe(t)).
+		c.errorf(value.Span(), "type-mismatch", "$%s holds %s, this is %s", plainName(v.Name), v.Type, describe(t)).
 			NoteAt(v.Decl, "its first value is given here")
 		return
 	}
@@ -156,7 +160,7 @@ func (c *checker) assign(s *syntax.Assign) {
 		t := c.expr(s.Rhs)
 		v := c.scope.find(lhs.Name)
 		if v == nil {
-			v = c.declare(lhs)
+			v = c.declareByUse(lhs)
 		}
 		c.info.Vars[lhs] = v
 		c.assignVar(v, s.Rhs, t)

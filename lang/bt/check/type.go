@@ -132,6 +132,7 @@ var (
 	tUsername = &Type{Kind: Username, Size: 8}
 	tKsym     = &Type{Kind: Ksym, Size: 8}
 	tUsym     = &Type{Kind: Usym, Size: 16}
+	tUfunc    = &Type{Kind: Usym, Size: 16, Mode: "func"} // func at uprobes
 	tCgroup   = &Type{Kind: Cgroup, Size: 16}
 	tErrno    = &Type{Kind: Errno, Size: 8}
 	tSignal   = &Type{Kind: Signal, Size: 8}
@@ -166,7 +167,7 @@ func intType(size int, signed bool) *Type {
 	return tUint64
 }
 
-// StringType is a string of up to size-1 bytes.
+// stringType is a string of up to size-1 bytes.
 func stringType(size int) *Type { return &Type{Kind: String, Size: size} }
 
 // stackSize is the size of a stored stack; see object.StackSize.
@@ -408,6 +409,8 @@ func join(a, b *Type) *Type {
 		n.Fields = fields
 		n.Size = layout(fields)
 		return &n
+	case a.Kind == Usym && b.Kind == Usym:
+		return tUsym
 	case a.Kind == Ksym && b.Kind == Int, a.Kind == Int && b.Kind == Ksym:
 		return nil
 	}

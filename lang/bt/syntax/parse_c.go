@@ -26,7 +26,7 @@ func (p *parser) header() {
 		}
 		start := p.tok().loc
 		if c := p.cDecl(false); c != nil && !p.bad && declaresType(c) {
-			p.program1(c)
+			p.recordC(c)
 		}
 		if p.bad {
 			if p.tok().loc == start {

@@ -64,7 +64,7 @@ func (p *parser) program() {
 			if c := p.cDecl(true); c != nil {
 				d = c
 				if !p.bad {
-					p.program1(c)
+					p.recordC(c)
 				}
 			}
 			if p.bad {
@@ -117,8 +117,8 @@ func (p *parser) program() {
 	p.tok()
 }
 
-// program1 records a C declaration and the names it makes known as types.
-func (p *parser) program1(c *CDecl) {
+// recordC records a C declaration and the names it makes known as types.
+func (p *parser) recordC(c *CDecl) {
 	p.state.program.CDecls = append(p.state.program.CDecls, c)
 	if c.Storage == Typedef {
 		for _, d := range c.Declarators {
@@ -447,7 +447,14 @@ func (p *parser) probe() Decl {
 			p.errorf(p.here(), "syntax", "expected a block { ... } after the attach point, but the file ends here")
 		} else {
 			p.missing(`a block "{" after the attach point`)
-			p.recoverDecl(start)
+			for p.at(tSemi) {
+				// A block's statements, whose opening brace was not seen.
+				p.advance()
+				p.recoverProbe(start)
+			}
+			if !p.startsProbe() {
+				p.recoverDecl(start)
+			}
 		}
 		return nil
 	}
@@ -618,6 +625,9 @@ scan:
 			flush()
 			lex.pos = i
 			lex.scan()
+			if lex.open {
+				lex.open, p.bad = false, true // reported; the block may be in it
+			}
 			value, bad := unquote(text[i:lex.pos])
 			if bad != nil {
 				p.complain(lex.span(i+bad.start, i+bad.end), "bad-escape", "%s", bad.msg)

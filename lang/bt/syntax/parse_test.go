@@ -164,6 +164,41 @@ func TestAttachPoints(t *testing.T) {
 	}
 }
 
+// TestProbeHeads tells predicates from paths.
+func TestProbeHeads(t *testing.T) {
+	for _, c := range []struct{ in, point, pred string }{
+		{"BEGIN/pid/{}", "BEGIN", "pid"},
+		{"kprobe:f /pid == 1/ {}", "kprobe:f", "pid == 1"},
+		{"kprobe:f/pid==1/{}", "kprobe:f", "pid == 1"},
+		{"kprobe:f/pid == 1/ {}", "kprobe:f", "pid == 1"},
+		{"kprobe:f\n/@a / 2 > 1/\n\n{}", "kprobe:f", "@a / 2 > 1"},
+		{"uprobe:bin/foo:bar {}", "uprobe:bin/foo:bar", ""},
+		{"uprobe:/bin/foo:bar /1/ {}", "uprobe:/bin/foo:bar", "1"},
+		{"iter:task:/sys/fs/bpf/x {}", "iter:task:/sys/fs/bpf/x", ""},
+		{"k:f /* why */ /*why*/ /x/ // y\n {}", "k:f", "x"},
+	} {
+		pr := parseOK(t, c.in, Options{}).Probes()[0]
+		pred := ""
+		if pr.Pred != nil {
+			pred = PrintExpr(pr.Pred)
+			if pr.PredLo.Text() != "/" || pr.PredHi.Text() != "/" {
+				t.Errorf("%s: slashes at %q and %q", c.in, pr.PredLo.Text(), pr.PredHi.Text())
+			}
+		}
+		if pr.Points[0].Text != c.point || pred != c.pred {
+			t.Errorf("%s: %s with %q, want %s with %q", c.in, pr.Points[0].Text, pred, c.point, c.pred)
+		}
+	}
+	named := parseOK(t, "first = kprobe:f {}", Options{}).Probes()[0]
+	if named.Name == nil || named.Name.Text != "first" || named.Points[0].Provider() != "kprobe" {
+		t.Errorf("%s", dump(named))
+	}
+	_, diags := Parse(source.NewFile("open.bt", "uprobe:\"/bin/a {\n exit();\n}\nbegin { $x = ; }"), Options{})
+	if len(diags) != 2 {
+		t.Errorf("%s", render(diags))
+	}
+}
+
 // TestInstalledTools reads the scripts that the system's bpftrace package
 // installs.
 func TestInstalledTools(t *testing.T) {

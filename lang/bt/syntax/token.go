@@ -164,13 +164,8 @@ func (t *token) describe() string {
 	return fmt.Sprintf("%q", t.text)
 }
 
-// keywords are the words that statements, declarations and expressions start
-// with and that no name may be.
-var keywords = []string{
-	"break", "config", "continue", "else", "fn", "for", "if", "import", "let", "macro",
-	"offsetof", "return", "sizeof", "unroll", "while",
-}
-
+// isKeyword reports whether s is a word that statements, declarations or
+// expressions start with, and that no name may be.
 func isKeyword(s string) bool {
 	switch s {
 	case "break", "config", "continue", "else", "fn", "for", "if", "import", "let", "macro",

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skep-bpf/skep"
+	"github.com/skep-bpf/skep/runner"
+	"github.com/skep-bpf/skep/source"
+	"github.com/skep-bpf/skep/ui/json"
+	"github.com/skep-bpf/skep/ui/text"
+)
+
+// runFlags are the flags of everything that runs an object.
+type runFlags struct {
+	command  string
+	pid      int
+	output   string
+	format   string
+	buffer   string
+	quiet    bool
+	verbose  bool
+	dryRun   bool
+	pin      string
+	noSource bool
+	args     []string // of an object; nil keeps those it was built with
+}
+
+func (r *runFlags) add(cmd *cobra.Command, a *app) {
+	f := cmd.Flags()
+	f.StringVarP(&r.command, "command", "c", "", "run `CMD`, trace it, and end when it ends")
+	f.IntVarP(&r.pid, "pid", "p", 0, "trace the process `PID` only")
+	f.StringVarP(&r.output, "output", "o", "", "write what the script says to `FILE`")
+	f.StringVarP(&r.format, "format", "f", "text", "the `FORMAT` of the output: text or json")
+	f.StringVarP(&r.buffer, "buffer", "B", "line", "`WHEN` output is written: line, full or none (at once)")
+	f.BoolVarP(&r.quiet, "quiet", "q", false, "say nothing but what the script says")
+	f.BoolVarP(&r.verbose, "verbose", "v", false, "tell more, and show what the kernel's verifier says")
+	f.BoolVar(&r.dryRun, "dry-run", false, "end as soon as everything is attached")
+	f.StringVar(&r.pin, "pin", "", "keep programs and maps attached after the end, pinned below `DIR` of a bpffs")
+	f.BoolVar(&r.noSource, "no-source", false, "refuse an object that does not fit this machine instead of compiling its source again")
+	f.BoolVar(&a.noWarnings, "no-warnings", false, "show no warnings")
+	fixed(cmd, "format", "text", "json")
+	fixed(cmd, "buffer", "line", "full", "none")
+	_ = cmd.MarkFlagDirname("pin")
+}
+
+func fixed(cmd *cobra.Command, flag string, values ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// check reports mistakes in the combination of flags.
+func (r *runFlags) check(a *app) error {
+	if a.json {
+		r.format = "json"
+	}
+	switch {
+	case r.format != "text" && r.format != "json":
+		return usagef("-f must be text or json, not %q", r.format)
+	case r.buffer != "line" && r.buffer != "full" && r.buffer != "none":
+		return usagef("-B must be line, full or none, not %q", r.buffer)
+	case r.command != "" && r.pid != 0:
+		return usagef("-c and -p exclude each other")
+	case r.pid < 0:
+		return usagef("-p takes the number of a process, not %d", r.pid)
+	}
+	return nil
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var s scriptFlags
+	var r runFlags
+	cmd := &cobra.Command{
+		Use:   "run [flags] {-e SCRIPT | FILE | -} [ARGS...] [-- --NAME=VALUE...]",
+		Short: "compile and run a script, or run an object",
+		Long: `Run compiles a script and runs it in the kernel until it ends, is interrupted
+(Ctrl-C), or the command of -c ends. Then everything is detached and the maps
+are shown. FILE is a script, or a BPF object: one that skep built, or any that
+libbpf could load. Arguments are $1, $2, ... in the script; those behind --
+that begin with -- are for getopt.`,
+		Example: `  skep run -e 'tracepoint:syscalls:sys_enter_openat { printf("%s %s\n", comm, str(args.filename)); }'
+  skep run -e 'tracepoint:raw_syscalls:sys_enter { @[comm] = count(); } interval:s:5 { exit(); }'
+  skep run -c 'ls -l' trace.bt
+  skep run --json trace.bt 1000 | jq .
+  skep run object.o`,
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := r.check(a); err != nil {
+				return err
+			}
+			in, err := a.read(&s, args)
+			if err != nil {
+				return err
+			}
+			return a.runInput(cmd, &s, &r, in)
+		},
+	}
+	s.add(cmd)
+	r.add(cmd, a)
+	return cmd
+}
+
+// runInput compiles what is a script, and runs it.
+func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input) error {
+	obj := in.object
+	if obj != nil {
+		if len(in.args) > 0 {
+			r.args = in.args
+		}
+	}
+	if obj == nil {
+		o, err := s.options(in.args)
+		if err != nil {
+			return err
+		}
+		if o.Target != nil {
+			return usagef("--target compiles for another machine; run is for this one (skep check and skep build take --target)")
+		}
+		o.PID, o.HasCommand = r.pid, r.command != ""
+		if obj, err = a.compile(in.script, o); err != nil {
+			return err
+		}
+	}
+	return a.execute(cmd, r, obj)
+}
+
+// execute runs an object and shows its events.
+func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err error) {
+	out := a.stdout
+	if r.output != "" {
+		f, err := os.Create(r.output)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		out = f
+	}
+	terminal := r.output == "" && isTerminal(a.stdout)
+	command, err := splitCommand(r.command)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	p := a.printer(out, r, obj, terminal)
+	opts := skep.RunOptions{
+		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin,
+		Events: p.Event, Flush: p.Flush,
+		Ready: func(int) {
+			a.ready()
+			if r.dryRun {
+				cancel()
+			}
+		},
+	}
+	opts.Load.Verbose = r.verbose
+	switch r.buffer {
+	case "none":
+		opts.Events = func(e runner.Event) error { return errors.Join(p.Event(e), p.Flush()) }
+	case "full":
+		opts.Flush = nil
+	}
+	res, err := skep.Run(ctx, obj, opts)
+	a.code = res.Code
+	if flush := p.Flush(); flush != nil && err == nil {
+		err = flush
+	}
+	return err
+}
+
+// A printer shows events.
+type printer interface {
+	Event(runner.Event) error
+	Flush() error
+}
+
+func (a *app) printer(out io.Writer, r *runFlags, obj *skep.Object, terminal bool) printer {
+	name := ""
+	if obj.Manifest != nil {
+		name = obj.Manifest.Source.Name
+	}
+	if r.format == "json" {
+		p := json.New(out)
+		p.File = name
+		return p
+	}
+	p := text.New(out, a.stderr, terminal)
+	p.File, p.Quiet = name, r.quiet
+	return p
+}
+
+// splitCommand splits a command into words, as a shell does: quotes keep
+// spaces, a backslash takes the next character as it is.
+func splitCommand(s string) ([]string, error) {
+	var words []string
+	var word strings.Builder
+	in, quote := false, byte(0)
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case quote != 0 && c == quote:
+			quote = 0
+		case c == '\\' && quote != '\'':
+			if i++; i == len(s) {
+				return nil, usagef("the command %q ends with a backslash", s)
+			}
+			word.WriteByte(s[i])
+			in = true
+		case quote != 0:
+			word.WriteByte(c)
+		case c == '"' || c == '\'':
+			quote, in = c, true
+		case c == ' ' || c == '\t' || c == '\n':
+			if in {
+				words = append(words, word.String())
+				word.Reset()
+			}
+			in = false
+		default:
+			word.WriteByte(c)
+			in = true
+		}
+	}
+	if quote != 0 {
+		return nil, usagef("a quote of the command %q is not closed", s)
+	}
+	if in {
+		words = append(words, word.String())
+	}
+	return words, nil
+}
+
+// ready says to whom expects it that everything is attached.
+func (a *app) ready() {
+	if os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "" {
+		fmt.Fprintln(a.stdout, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
+	}
+}
+
+// checkCommand compiles and says what is wrong.
+func (a *app) checkCommand() *cobra.Command {
+	var s scriptFlags
+	cmd := &cobra.Command{
+		Use:   "check [flags] {-e SCRIPT | FILE...}",
+		Short: "compile scripts without running them, and say what is wrong",
+		Example: `  skep check tools/*.bt
+  skep check --target server.skep trace.bt
+  skep check --json -e 'BEGIN { printf("%d\n", comm); }'`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			inputs := [][]string{args}
+			if s.execute == "" {
+				inputs = nil
+				for _, name := range args {
+					inputs = append(inputs, []string{name})
+				}
+			}
+			if len(inputs) == 0 {
+				return usagef("nothing to check: give a script with -e, or files")
+			}
+			var list source.List
+			for _, names := range inputs {
+				list = append(list, skep.Explain(a.checkInput(&s, names))...)
+			}
+			return list.Err()
+		},
+	}
+	s.add(cmd)
+	return cmd
+}
+
+func (a *app) checkInput(s *scriptFlags, names []string) error {
+	in, err := a.read(s, names)
+	if err != nil || in.object != nil {
+		return err // reading an object checks it
+	}
+	o, err := s.options(in.args)
+	if err != nil {
+		return err
+	}
+	_, err = a.compile(in.script, o)
+	return err
+}

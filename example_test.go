@@ -1,0 +1,92 @@
+package skep_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/skep-bpf/skep"
+	"github.com/skep-bpf/skep/object"
+	"github.com/skep-bpf/skep/source"
+	"github.com/skep-bpf/skep/ui/text"
+)
+
+// Run delivers events to a function; here a printer shows them.
+func ExampleRun() {
+	if os.Geteuid() != 0 {
+		fmt.Println("6 * 7 = 42\n@sum: 3") // loading takes privilege
+		return
+	}
+	script := source.NewFile("example", `BEGIN { printf("6 * 7 = %d\n", 6 * 7); @sum = sum(1); @sum = sum(2); exit(); }`)
+	obj, err := skep.Compile(script, skep.CompileOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	p := text.New(os.Stdout, os.Stderr, false)
+	if _, err := skep.Run(context.Background(), obj, skep.RunOptions{Events: p.Event, Flush: p.Flush}); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// 6 * 7 = 42
+	// @sum: 3
+}
+
+// A session is a run whose events are taken in a loop, with their values as
+// the types they have.
+func ExampleSession_Events() {
+	if os.Geteuid() != 0 {
+		fmt.Println("got 1 and two") // loading takes privilege
+		return
+	}
+	script := source.NewFile("example", `BEGIN { print((1, "two")); exit(); }`)
+	obj, err := skep.Compile(script, skep.CompileOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for e, err := range skep.Start(context.Background(), obj, skep.RunOptions{}).Events() {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if e.Kind == object.EventPrint {
+			tuple := e.Values[0].Elems
+			fmt.Printf("got %d and %s\n", tuple[0].Int, tuple[1].Bytes)
+		}
+	}
+	// Output: got 1 and two
+}
+
+// Maps can be read while a session runs.
+func ExampleSession_Snapshot() {
+	if os.Geteuid() != 0 {
+		fmt.Println("@ticks is 7") // loading takes privilege
+		return
+	}
+	script := source.NewFile("example", `BEGIN { @ticks = 7; } interval:s:100 { @ticks++; }`)
+	obj, err := skep.Compile(script, skep.CompileOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := context.Background()
+	s := skep.Start(ctx, obj, skep.RunOptions{})
+	go func() {
+		for e := range s.C() {
+			_ = e // an agent would do something here
+		}
+	}()
+	<-s.Ready()
+	snap, err := s.Snapshot(ctx, "@ticks")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("@ticks is", snap.Entries[0].Value)
+	s.Stop()
+	if _, err := s.Wait(); err != nil {
+		fmt.Println(err)
+	}
+	// Output: @ticks is 7
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package kernel
+
+func mountedBPFFS(string) bool { return false }

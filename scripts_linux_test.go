@@ -1,0 +1,109 @@
+package skep_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/skep-bpf/skep"
+	"github.com/skep-bpf/skep/internal/guest"
+	"github.com/skep-bpf/skep/internal/scriptgen"
+	"github.com/skep-bpf/skep/internal/testenv"
+	"github.com/skep-bpf/skep/kernel"
+	"github.com/skep-bpf/skep/machine"
+	"github.com/skep-bpf/skep/source"
+)
+
+var (
+	scriptCount = flag.Int("scripts", 300, "number of random scripts to compile and load")
+	scriptSeed  = flag.Uint64("seed", 1, "seed of the first random script")
+)
+
+// guestScripts is how many random scripts a guest loads.
+const guestScripts = 40
+
+// limits are the codes of diagnostics that say that a script is too large,
+// which a random one may well be.
+var limits = map[string]bool{"stack-too-large": true, "program-too-large": true}
+
+// TestWellTypedScriptsLoad compiles random well-typed scripts and has the
+// kernel's verifier accept them.
+func TestWellTypedScriptsLoad(t *testing.T) {
+	guest.Matrix(t, guest.Config{Timeout: 10 * time.Minute}, func(t *testing.T) {
+		n := *scriptCount
+		if testenv.InGuest() != "" {
+			// An emulated processor takes its time; see CONFORMANCE.md for
+			// longer runs.
+			n = min(n, guestScripts)
+		}
+		testenv.NeedRoot(t)
+		testenv.NeedBPF(t)
+		var mu sync.Mutex
+		limited, failed := 0, 0
+		next := *scriptSeed
+		var wg sync.WaitGroup
+		for range runtime.NumCPU() {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				for {
+					mu.Lock()
+					seed := next
+					next++
+					stop := seed >= *scriptSeed+uint64(n) || failed >= 5
+					mu.Unlock()
+					if stop {
+						return
+					}
+					refused, err := load(seed)
+					mu.Lock()
+					if refused {
+						limited++
+					}
+					if err != nil {
+						failed++
+						t.Errorf("seed %d: %v\n%s", seed, err, scriptgen.Script(seed, scriptgen.DefaultOptions))
+					}
+					mu.Unlock()
+				}
+			}()
+		}
+		wg.Wait()
+		t.Logf("%d scripts, %d refused for their size", n, limited)
+		if limited > n/20 {
+			t.Errorf("%d of %d scripts were refused for their size, more than one in twenty", limited, n)
+		}
+	})
+}
+
+// load compiles the script of a seed and loads it. refused is set when skep
+// itself said that a limit stands against it.
+func load(seed uint64) (refused bool, err error) {
+	text := scriptgen.Script(seed, scriptgen.DefaultOptions)
+	obj, err := skep.Compile(source.NewFile("random.bt", text), skep.CompileOptions{})
+	if err != nil {
+		for _, d := range source.Diagnostics(err) {
+			if limits[d.Code] {
+				if testing.Verbose() {
+					fmt.Printf("seed %d: %s\n", seed, d.Error())
+				}
+				return true, nil
+			}
+		}
+		return false, fmt.Errorf("does not compile: %w", err)
+	}
+	l, err := kernel.New().Load(context.Background(), obj.ELF, machine.LoadOptions{})
+	if err != nil {
+		var ve *kernel.VerifierError
+		if errors.As(err, &ve) {
+			return false, fmt.Errorf("does not load: %w\n%s", err, ve.Log[max(0, len(ve.Log)-4000):])
+		}
+		return false, fmt.Errorf("does not load: %w", err)
+	}
+	return false, l.Close()
+}
