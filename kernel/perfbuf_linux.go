@@ -33,6 +33,7 @@ type perfRing struct {
 	mem  []byte
 	data []byte
 	tail uint64        // after the record that was returned last
+	told uint64        // what the kernel knows
 	head uint64        // up to where there are records, when last looked
 	copy []byte        // of a record that goes round the end
 	read atomic.Uint64 // tail for other goroutines, exact at the end of what is there
@@ -60,8 +61,12 @@ func (r *perfRing) close() {
 
 // next returns the next record, with its header, or nil.
 func (r *perfRing) next() []byte {
-	if r.tail == r.head {
+	// The record that was returned before is done with now.
+	if r.tail == r.head || r.tail-r.told >= uint64(len(r.data))/4 {
 		atomic.StoreUint64((*uint64)(unsafe.Pointer(&r.mem[perfDataTail])), r.tail)
+		r.told = r.tail
+	}
+	if r.tail == r.head {
 		if r.head = atomic.LoadUint64((*uint64)(unsafe.Pointer(&r.mem[perfDataHead]))); r.tail == r.head {
 			return nil
 		}
