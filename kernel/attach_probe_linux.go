@@ -168,6 +168,9 @@ func (l *loaded) planProbes(p *program, points []hook.Point, cookies []uint64, p
 			if i < len(cookies) {
 				cookie = cookies[i]
 			}
+			if cookie, err = l.usdtCookie(place, cookie); err != nil {
+				return nil, fmt.Errorf("%s: %w", pt, err)
+			}
 			g.cookies = append(g.cookies, cookie)
 			g.anyCook = g.anyCook || cookie != 0
 		}
@@ -207,6 +210,10 @@ func (l *loaded) planSingle(p *program, points []hook.Point, cookies []uint64, p
 			return nil, fmt.Errorf("%s: %w", pt, err)
 		}
 		for _, place := range places {
+			cookie, err := l.usdtCookie(place, cookie)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", pt, err)
+			}
 			jobs = append(jobs, job{point: pt, do: func() (*fdLink, error) {
 				return l.uprobe(p, pt, host, place, cookie, pid)
 			}})
@@ -491,7 +498,8 @@ func (l *loaded) kprobeError(p *program, pt hook.Point, err error) error {
 // A userPlace is a place in a file.
 type userPlace struct {
 	offset  uint64
-	counter uint64 // of a semaphore, in the file; 0 for none
+	counter uint64            // of a semaphore, in the file; 0 for none
+	probe   *symbol.USDTProbe // nil but for USDT
 }
 
 // uprobe attaches to one place of a file by a perf event.
@@ -611,11 +619,12 @@ func (b *binaries) places(pt hook.Point) ([]userPlace, string, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		for _, probe := range probes {
+		for i := range probes {
+			probe := &probes[i]
 			if pt.HasAddress && probe.Addr != pt.Address {
 				continue // the point means one place of several
 			}
-			var place userPlace
+			place := userPlace{probe: probe}
 			if place.offset, err = offset(probe.Addr, "the probe"); err != nil {
 				return nil, "", err
 			}
@@ -624,7 +633,7 @@ func (b *binaries) places(pt hook.Point) ([]userPlace, string, error) {
 					return nil, "", err
 				}
 			}
-			if !slices.Contains(places, place) {
+			if !slices.ContainsFunc(places, func(p userPlace) bool { return p.offset == place.offset }) {
 				places = append(places, place)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,16 +23,17 @@ import (
 
 // A build is what tests compile from testdata, once, and guests get.
 type build struct {
-	libbpf  string // an object
-	noKsyms string // the same without kernel symbols
-	usdt    string // a program
-	files   guest.Files
-	err     error
-	text    []byte
+	libbpf   string // an object
+	noKsyms  string // the same without kernel symbols
+	usdtArgs string // an object
+	usdt     string // a program
+	files    guest.Files
+	err      error
+	text     []byte
 }
 
 // In guests the same files have these names.
-var guestBuild = build{libbpf: "/skep-libbpf.o", noKsyms: "/skep-noksyms.o", usdt: "/skep-usdt"}
+var guestBuild = build{libbpf: "/skep-libbpf.o", noKsyms: "/skep-noksyms.o", usdtArgs: "/skep-usdtargs.o", usdt: "/skep-usdt"}
 
 var buildDir string // removed by TestMain
 
@@ -54,11 +56,13 @@ var compileAll = sync.OnceValue(func() *build {
 		return out
 	}
 	bpf := []string{
-		"-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c", "testdata/libbpf.c", "-D__TARGET_ARCH_x86",
+		"-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c", "-D__TARGET_ARCH_x86",
 		"-I/usr/include/x86_64-linux-gnu", "-I/usr/include/aarch64-linux-gnu",
 	}
-	b.libbpf = run("libbpf.o", bpf...)
-	b.noKsyms = run("noksyms.o", append(bpf, "-DNO_KSYMS")...)
+	bpf = slices.Clip(bpf)
+	b.libbpf = run("libbpf.o", append(bpf, "testdata/libbpf.c")...)
+	b.noKsyms = run("noksyms.o", append(bpf, "testdata/libbpf.c", "-DNO_KSYMS")...)
+	b.usdtArgs = run("usdtargs.o", append(bpf, "testdata/usdtargs.c")...)
 	b.usdt = run("usdt", "-O2", "testdata/usdt.c")
 	return b
 })
@@ -95,7 +99,7 @@ func guestConfig(t *testing.T) guest.Config {
 		if b := compileAll(); b.err == nil {
 			cfg.Files = guest.Program(t, b.usdt)
 			delete(cfg.Files, b.usdt)
-			cfg.Files.Add(guest.Files{guestBuild.libbpf: b.libbpf, guestBuild.noKsyms: b.noKsyms, guestBuild.usdt: b.usdt})
+			cfg.Files.Add(guest.Files{guestBuild.libbpf: b.libbpf, guestBuild.noKsyms: b.noKsyms, guestBuild.usdtArgs: b.usdtArgs, guestBuild.usdt: b.usdt})
 		}
 	}
 	return cfg

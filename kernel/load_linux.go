@@ -57,6 +57,7 @@ type loaded struct {
 	pieces map[*object.Func]*piece
 	links  map[*fdLink]struct{}
 	taken  map[string]bool // pins of links that were taken over
+	usdt   map[string]int  // numbers of what tells about USDT places
 	stats  int             // descriptor that keeps statistics on, -1 for none
 	closed bool
 

@@ -44,7 +44,8 @@ type elfSymbol struct {
 	name    string
 	typ     elf.SymType
 	bind    elf.SymBind
-	section int // 0 is undefined, or in no section
+	section int  // 0 is undefined, or in no section
+	hidden  bool // global for the linker alone
 	absent  bool
 	value   uint64
 	size    uint64
@@ -266,6 +267,7 @@ func (f *elfFile) readSymbol(b []byte, names *names, sym *elfSymbol) error {
 		}
 	}
 	sym.typ, sym.bind = elf.ST_TYPE(b[4]), elf.ST_BIND(b[4])
+	sym.hidden = elf.ST_VISIBILITY(b[5]) == elf.STV_HIDDEN || elf.ST_VISIBILITY(b[5]) == elf.STV_INTERNAL
 	index := elf.SectionIndex(f.order.Uint16(b[6:]))
 	sym.value, sym.size = f.order.Uint64(b[8:]), f.order.Uint64(b[16:])
 	if index >= elf.SHN_LORESERVE {

@@ -395,3 +395,51 @@ func BenchmarkUnmarshal(b *testing.B) {
 		unmarshal(b, data)
 	}
 }
+
+// A hidden function is static to the verifier.
+func TestHiddenFunction(t *testing.T) {
+	sub := &Func{Name: "sub", Global: true, Insns: []isa.Instruction{isa.Mov64Imm(isa.R0, 0), isa.Exit()}, Type: &btf.Func{
+		Name: "sub", Type: &btf.FuncProto{Return: typeInt},
+	}}
+	prog := &Func{
+		Name: "prog", Section: "raw_tp", Insns: []isa.Instruction{isa.CallLocal(0), isa.Exit()},
+		Relocs: []Reloc{{Insn: 0, Kind: RelocCall, Symbol: sub}},
+	}
+	data, err := (&Object{License: "GPL", Funcs: []*Func{prog, sub}}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	global := func() bool {
+		o, err := Unmarshal(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range o.Funcs {
+			if f.Name == "sub" {
+				return f.Global
+			}
+		}
+		t.Fatal("the function is gone")
+		return false
+	}
+	if !global() {
+		t.Error("a global function was read as static")
+	}
+	f, err := elf.NewFile(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	symbols, err := f.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range symbols {
+		if s.Name == "sub" {
+			table := f.SectionByType(elf.SHT_SYMTAB)
+			data[table.Offset+uint64(i+1)*elf.Sym64Size+5] = byte(elf.STV_HIDDEN)
+		}
+	}
+	if global() {
+		t.Error("a hidden function was read as global")
+	}
+}

@@ -186,7 +186,10 @@ func (r *reader) readSectionFuncs(c *codeSection, s *elfSection, symbols []elfSy
 		}
 		f := &Func{Name: sym.name, Insns: insns, Weak: sym.bind == elf.STB_WEAK}
 		if c.name == sectionText {
-			f.Global = sym.bind != elf.STB_LOCAL
+			// A hidden function is global to who links it, and static to the
+			// verifier: libbpf's helpers in headers rely on that.
+			f.Global = sym.bind != elf.STB_LOCAL && !sym.hidden
+			f.Weak = f.Weak && !sym.hidden
 		} else {
 			f.Section, f.Global = c.name, true
 		}
