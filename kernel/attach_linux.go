@@ -33,6 +33,7 @@ type fdLink struct {
 	perf    int          // of the perf event behind it; -1 when there is none
 	other   int          // of what else must stay open, a socket or a token; -1 when there is none
 	detach  func() error // where closing does not
+	after   func()       // called once it is closed
 	pinned  bool
 	count   int    // how many places it serves
 	seq     uint64 // in the order of making
@@ -64,6 +65,9 @@ func (k *fdLink) Close() error {
 			if err := unix.Close(fd); err != nil && k.err == nil {
 				k.err = fmt.Errorf("%s cannot be detached: %w", k.point, named(err))
 			}
+		}
+		if k.after != nil {
+			k.after()
 		}
 	})
 	return k.err
@@ -260,6 +264,8 @@ func (l *loaded) plan(r *machine.Attach) ([]job, error) {
 		for i, pt := range points {
 			one(pt, func() (*fdLink, error) { return l.tracing(p, pt, cookie(i), r) })
 		}
+	case abi.ProgStructOps:
+		one(points[0], func() (*fdLink, error) { return l.structOps(p, points[0]) })
 	case abi.ProgPerfEvent:
 		for i, pt := range points {
 			list, err := l.planPerf(p, pt, cookie(i), r.PID)

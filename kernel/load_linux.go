@@ -61,6 +61,9 @@ type loaded struct {
 	stats  int             // descriptor that keeps statistics on, -1 for none
 	closed bool
 
+	opsMu      sync.Mutex
+	registered map[*object.Var]bool // struct_ops that have a link
+
 	dataMu     sync.RWMutex // held while the memory of variables is used
 	dataClosed bool
 }
@@ -459,6 +462,9 @@ func (l *loaded) guess(p *program) (key variantKey, ok bool) {
 			return variantKey{attach: p.abi.AttachType}, true
 		}
 		return variantKey{attach: l.multiType(p, points)}, true
+	case p.abi.ProgType == abi.ProgStructOps:
+		key, err := l.opsKey(p)
+		return key, err == nil
 	case p.abi.BTF:
 		key, err := attachKey(p, points[0], "")
 		return key, err == nil
@@ -528,12 +534,14 @@ func (l *loaded) attachType(p *program, key variantKey) (id btf.TypeID, fd int, 
 		return 0, 0, release, err
 	}
 	kind, prefix, what := typeindex.KindFunc, "", "function"
-	switch key.attach {
-	case abi.AttachTraceRawTp:
+	switch attach := key.attach; {
+	case p.abi.ProgType == abi.ProgStructOps: // whose attach types are members
+		kind, what = typeindex.KindStruct, "struct"
+	case attach == abi.AttachTraceRawTp:
 		kind, prefix, what = typeindex.KindTypedef, "btf_trace_", "raw tracepoint"
-	case abi.AttachLSMMac, abi.AttachLSMCgroup:
+	case attach == abi.AttachLSMMac, attach == abi.AttachLSMCgroup:
 		prefix, what = "bpf_lsm_", "LSM hook"
-	case abi.AttachTraceIter:
+	case attach == abi.AttachTraceIter:
 		prefix, what = "bpf_iter_", "iterator"
 	}
 	var typ btf.Type

@@ -135,6 +135,9 @@ func (l *loaded) pinAll(dir string, put func(fd int, path string) error) error {
 	count := make(map[string]int)
 	kept := make(map[string]bool)
 	for _, k := range l.sortedLinks() {
+		if k.fd < 0 && k.other < 0 && k.detach == nil {
+			continue // the link of another program serves it
+		}
 		if k.fd < 0 {
 			return fmt.Errorf("%s cannot be pinned: there is no link for it that could be kept", k.point)
 		}
