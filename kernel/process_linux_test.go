@@ -34,6 +34,7 @@ var helpers = map[string]func() error{
 	"attach": helperAttach,
 	"load":   helperLoad,
 	"called": helperCalled,
+	"token":  helperToken,
 }
 
 func TestMain(m *testing.M) {
