@@ -1,6 +1,7 @@
 package bt
 
 import (
+	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
@@ -125,7 +126,7 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 		g.ifThen(g.b.Compare(ir.OpSLt, r, g.const64(0)), func() { g.lose(object.LossFault, "str") })
 	}
 	space := xt.Space
-	if xt.Kind != check.Pointer {
+	if xt.Kind != check.Pointer || space != check.UserSpace && g.argumentsOfAnySpace() {
 		space = check.AnySpace
 	}
 	switch space {
@@ -145,6 +146,17 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	default:
 		read(check.KernelSpace)
 	}
+}
+
+// argumentsOfAnySpace reports whether the probe is on functions of the kernel,
+// whose types do not tell pointers to user memory apart (compilers keep
+// __user only in the BTF of some kernels).
+func (g *gen) argumentsOfAnySpace() bool {
+	switch g.inst.Ctx.Kind {
+	case hook.Kprobe, hook.Kretprobe, hook.Fentry, hook.Fexit, hook.RawTracepoint:
+		return true
+	}
+	return false
 }
 
 // clamp is n between 0 and limit, in a way that the verifier follows.
