@@ -756,8 +756,8 @@ func (s *selector) pointeesOf(v *ir.Value) []*slot {
 	return s.m.pointees[s.reg(v)]
 }
 
-// findBounded marks integers that are compared with something and also used
-// as an offset or as a helper's argument.
+// findBounded marks integers that are compared with something and also used,
+// scaled perhaps, as an offset or as a helper's argument.
 func (s *selector) findBounded() {
 	compared := map[*ir.Value]bool{}
 	for _, b := range s.d.order {
@@ -773,8 +773,13 @@ func (s *selector) findBounded() {
 				continue
 			}
 			for _, a := range v.Args {
-				if a = s.resolve(a); compared[a] && a.Op != ir.OpConst {
-					s.m.bounded[s.reg(a)] = true
+				for a = s.resolve(a); ; a = s.resolve(a.Args[0]) {
+					if compared[a] && a.Op != ir.OpConst {
+						s.m.bounded[s.reg(a)] = true
+					}
+					if a.Op != ir.OpShl && a.Op != ir.OpMul {
+						break
+					}
 				}
 			}
 		}

@@ -50,7 +50,6 @@ var mounts = []struct{ fstype, dir string }{
 	{"devtmpfs", "/dev"},
 	{"devpts", "/dev/pts"},
 	{"tmpfs", "/dev/shm"},
-	{"tmpfs", "/tmp"},
 	{"tmpfs", "/run"},
 	{"securityfs", "/sys/kernel/security"},
 	{"debugfs", "/sys/kernel/debug"},

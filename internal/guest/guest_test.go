@@ -57,7 +57,7 @@ func TestFileSystems(t *testing.T) {
 		}
 		for _, want := range []string{
 			" /proc proc ", " /sys sysfs ", " /dev devtmpfs ", " /sys/kernel/tracing tracefs ", " /sys/fs/bpf bpf ",
-			" /sys/kernel/debug debugfs ", " /sys/fs/cgroup cgroup2 ", " /tmp tmpfs ", "sched_switch\n",
+			" /sys/kernel/debug debugfs ", " /sys/fs/cgroup cgroup2 ", "sched_switch\n",
 		} {
 			if !strings.Contains(string(r.Stdout), want) {
 				t.Errorf("no %q in\n%s", want, r.Stdout)

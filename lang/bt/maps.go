@@ -479,9 +479,11 @@ func (g *gen) aggregate(m *mapInfo, keys []syntax.Expr, call *syntax.Call) {
 }
 
 func (g *gen) addBucket(m *mapInfo, p, bucket *ir.Value, n int) {
-	inside := g.b.Compare(ir.OpULt, bucket, g.const64(int64(n)))
-	g.ifThen(inside, func() {
-		g.add(m, g.b.PtrAdd(p, g.b.Binary(ir.OpShl, bucket, g.const64(3))), g.const64(1))
+	// The very offset that is added is compared, right before: the verifier
+	// forgets the bounds of values that went through the stack meanwhile.
+	offset := g.b.Binary(ir.OpShl, bucket, g.const64(3))
+	g.ifThen(g.b.Compare(ir.OpULe, offset, g.const64(int64(8*n-8))), func() {
+		g.add(m, g.b.PtrAdd(p, offset), g.const64(1))
 	})
 }
 
