@@ -97,11 +97,11 @@ func TestFillUSDTArg(t *testing.T) {
 		{Name: "arg_signed", Type: u8, Offset: 112},
 		{Name: "arg_bitshift", Type: u8, Offset: 120},
 	}}
-	args, err := symbol.ParseUSDTArgs("-4@$-9 8@%rbx 2@-12(%rbp) 1@8(%rax,%r9,4) 8@nobody", elf.EM_X86_64)
-	if err == nil {
+	if _, err := symbol.ParseUSDTArgs("-4@$-9 8@%rbx 2@-12(%rbp) 1@8(%rax,%r9,4) 8@nobody", elf.EM_X86_64); err == nil {
 		t.Fatal("nonsense was understood")
 	}
-	if args, err = symbol.ParseUSDTArgs("-4@$-9 8@%rbx 2@-12(%rbp) 1@8(%rax,%r9,4)", elf.EM_X86_64); err != nil {
+	args, err := symbol.ParseUSDTArgs("-4@$-9 8@%rbx 2@-12(%rbp) 1@8(%rax,%r9,4)", elf.EM_X86_64)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []string{
