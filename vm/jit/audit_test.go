@@ -33,4 +33,4 @@ func audited(generate generator, check func(*output) error) generator {
 	}
 }
 
-var generators = map[string]generator{"amd64": x86Generate}
+var generators = map[string]generator{"amd64": x86Generate, "arm64": a64Generate}
