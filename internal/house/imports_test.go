@@ -47,8 +47,9 @@ const policy = `
 
 	# What judges objects, and what runs them.
 	abi, object, verifier/domain < verifier;
+	NONE < vm/cage;
 	isa < vm/interp, vm/jit;
-	vm/interp, vm/jit, abi, object, hook, machine < vm;
+	vm/cage, vm/interp, vm/jit, abi, object, hook, machine < vm;
 	hook < machine; # the interface of both machines
 	abi, object, hook, target, machine < kernel;
 	target, hook, vm < rootless;
