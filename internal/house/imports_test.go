@@ -48,7 +48,9 @@ const policy = `
 	# What judges objects, and what runs them.
 	abi, object, verifier/domain < verifier;
 	NONE < vm/cage;
-	isa < vm/interp, vm/jit;
+	isa < vm/engine; # the contract of both engines
+	vm/cage, vm/engine < vm/interp;
+	vm/engine < vm/jit;
 	vm/cage, vm/interp, vm/jit, abi, object, hook, machine < vm;
 	hook < machine; # the interface of both machines
 	abi, object, hook, target, machine < kernel;
