@@ -155,7 +155,7 @@ func (vm *VM) load(c *Collection, spec *ebpf.CollectionSpec, o *LoadOptions) err
 	}
 	for name, v := range spec.Variables {
 		if m := c.Maps[v.SectionName]; m != nil {
-			c.Variables[name] = &Variable{m: m, name: name, offset: int(v.Offset), size: int(v.Size()), constant: v.Constant()}
+			c.Variables[name] = &Variable{m: m, name: name, offset: int(v.Offset), size: int(v.Size()), constant: v.Constant(), typ: v.Type}
 		}
 	}
 	return nil
@@ -393,10 +393,10 @@ func (l *linker) instruction(p *Program, in *asm.Instruction, symbols map[string
 		}
 		return isa.CallLocal(int32(slots[target] - slots[i+1])), target, nil
 	case in.IsKfuncCall():
-		out, err = l.kfunc(p, ref, in)
+		out, err = l.kfunc(p, ref)
 		return out, -1, err
 	case in.IsBuiltinCall():
-		out, err = l.helper(p, int32(in.Constant), in)
+		out, err = l.helper(p, int32(in.Constant))
 		return out, -1, err
 	}
 	jump := in.OpCode.Class().IsJump() && ref != ""
@@ -494,7 +494,7 @@ func (p *Program) dropMaps() {
 }
 
 // helper links a call of a helper.
-func (l *linker) helper(p *Program, id int32, in *asm.Instruction) (isa.Instruction, error) {
+func (l *linker) helper(p *Program, id int32) (isa.Instruction, error) {
 	h := abi.HelperByID(id)
 	if h == nil {
 		return isa.Instruction{}, fmt.Errorf("helper %d does not exist: %w", id, EINVAL)
@@ -523,7 +523,7 @@ func (l *linker) helper(p *Program, id int32, in *asm.Instruction) (isa.Instruct
 }
 
 // kfunc links a call of a kernel function.
-func (l *linker) kfunc(p *Program, name string, in *asm.Instruction) (isa.Instruction, error) {
+func (l *linker) kfunc(p *Program, name string) (isa.Instruction, error) {
 	if f := l.o.Kfuncs[name]; f != nil {
 		return p.call(engine.Call{Kind: engine.CallHost, Name: name}, f.host()), nil
 	}

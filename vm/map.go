@@ -304,3 +304,6 @@ func (m *Map) writeAll(value []byte, flags uint64, at func(cpu int) uint32) {
 		m.store(at(cpu), value[cpu*stride:][:m.valueSize], flags)
 	}
 }
+
+// Types returns the BTF types of keys and values, nil where they are not known.
+func (m *Map) Types() (key, value btf.Type) { return m.key, m.value }

@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/abi"
 )
@@ -318,6 +319,15 @@ type Variable struct {
 	name         string
 	offset, size int
 	constant     bool
+	typ          *btf.Var
+}
+
+// Type returns the variable's BTF type, or nil.
+func (v *Variable) Type() btf.Type {
+	if v.typ == nil {
+		return nil
+	}
+	return v.typ.Type
 }
 
 // Size returns the variable's size in bytes.

@@ -136,6 +136,8 @@ type RunOptions = ebpf.RunOptions
 // A Result is what a run left.
 type Result struct {
 	Return uint32
+	// R0 is all of the register that Return is the lower half of.
+	R0 uint64
 	// Data and Context are as the program left them.
 	Data, Context []byte
 	// Redirect is where a packet was sent, if it was.
@@ -213,11 +215,11 @@ func (p *Program) RunContext(ctx context.Context, opts *RunOptions) (Result, err
 	res := Result{Runs: max(1, int(opts.Repeat))}
 	start := time.Now()
 	for range res.Runs {
-		v, err := r.exec(ctx, p, at)
+		v, err := r.exec(ctx, p, at, uint64(in.size))
 		if err != nil {
 			return Result{}, err
 		}
-		res.Return = uint32(v)
+		res.R0, res.Return = v, uint32(v)
 		if opts.Reset != nil {
 			opts.Reset()
 		}
@@ -241,7 +243,7 @@ func (p *Program) Call(ctx context.Context, arg []byte) (uint32, error) {
 		return 0, fmt.Errorf("program %s: a context of %d bytes is above the largest, %d: %w", p.name, len(arg), contextSize, EINVAL)
 	}
 	copy(r.contextBytes(contextSize), arg)
-	v, err := r.exec(ctx, p, uint64(r.context))
+	v, err := r.exec(ctx, p, uint64(r.context), 0)
 	r.release()
 	return uint32(v), err
 }
@@ -278,7 +280,7 @@ type input struct {
 	data, context []byte
 	block         uint32 // memory of the cage that was taken for it
 	at            uint32 // the context's address
-	size          int    // of the context
+	size          int    // of the context, where it has no fixed one
 }
 
 func (r *run) dropInput(in *input) {

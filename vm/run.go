@@ -55,7 +55,7 @@ type run struct {
 // An owned thing was handed to the program, which has to give it back.
 type owned struct {
 	addr uint32
-	drop func()
+	end  func(submit bool, flags uint64)
 }
 
 func newRun(vm *VM, cpu int) (*run, error) {
@@ -117,12 +117,13 @@ func (e *RunError) Error() string {
 func (e *RunError) Unwrap() error { return e.Err }
 
 // exec runs a program from its start to its end on an acquired processor. The
-// context's address is in r1.
-func (r *run) exec(ctx context.Context, p *Program, context uint64) (uint64, error) {
+// context's address is in r1, and r2 is for programs that are raw code; what a
+// run before left in the other arguments is nobody's business.
+func (r *run) exec(ctx context.Context, p *Program, r1, r2 uint64) (uint64, error) {
 	r.prog, r.ctx, r.done = p, ctx, ctx.Done()
 	r.tailCalls = 0
 	s := r.state
-	s.Regs[1] = context
+	s.Regs[1], s.Regs[2], s.Regs[3], s.Regs[4], s.Regs[5] = r1, r2, 0, 0, 0
 	s.Regs[10] = uint64(r.stack) + stackSize
 	s.Budget = engine.Quantum
 	if err := p.code.Start(s, 0); err != nil {
@@ -213,7 +214,7 @@ func (r *run) giveBack() {
 		r.held = nil
 	}
 	for i := len(r.owned) - 1; i >= 0; i-- {
-		r.owned[i].drop()
+		r.owned[i].end(false, 0)
 	}
 	r.owned = r.owned[:0]
 	r.depth = 0

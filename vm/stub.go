@@ -7,4 +7,4 @@ func (t *timers) close()           {}
 
 type dynptrs struct{}
 
-var xdpHelpers, skbHelpers, tracingHelpers map[int32]helperFunc
+var tracingHelpers map[int32]helperFunc
