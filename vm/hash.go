@@ -78,8 +78,11 @@ func newHash(m *Map) (table, error) {
 		t.seed = rand.Uint64()
 	}
 	n := uint64(m.maxEntries)
-	if t.prealloc && !isLRU {
+	if !isLRU {
+		// Replacing a value takes another element for a while.
 		n += uint64(m.vm.cpus) + 1
+	}
+	if t.prealloc && !isLRU {
 		t.spare = make([]atomic.Uint32, m.vm.cpus+1)
 	}
 	if isLRU {

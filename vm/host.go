@@ -32,6 +32,9 @@ type Host struct {
 	Stack func(user bool) []uint64
 	// Cookie is bpf_get_attach_cookie.
 	Cookie func() uint64
+	// AfterFunc calls f once d has passed, unless what it returns is called
+	// before; programs' timers are made with it. nil is time.AfterFunc.
+	AfterFunc func(d time.Duration, f func()) (stop func() bool)
 }
 
 // A Process is the identity that a program sees.
@@ -87,6 +90,9 @@ func (h Host) filled() Host {
 	}
 	if h.Stack == nil {
 		h.Stack = func(bool) []uint64 { return nil }
+	}
+	if h.AfterFunc == nil {
+		h.AfterFunc = func(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }
 	}
 	if h.Cookie == nil {
 		h.Cookie = func() uint64 { return 0 }

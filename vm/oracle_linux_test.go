@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/internal/testenv"
 	"github.com/skep-bpf/skep/vm"
@@ -87,6 +89,22 @@ func loadSpecs(t testing.TB, spec *ebpf.CollectionSpec, o vm.Options) *pair {
 	return &pair{kernel: k, user: u, vm: v}
 }
 
+// onCPU0 keeps the test on the processor that the vm's runs are on.
+func onCPU0(t testing.TB) {
+	t.Helper()
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	one.Set(0)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.SchedSetaffinity(0, &all) })
+}
+
 // run runs a program on both, on processor 0, and compares what it leaves.
 func (p *pair) run(t testing.TB, program string, data, context []byte) uint32 {
 	t.Helper()
@@ -106,6 +124,7 @@ func (p *pair) run(t testing.TB, program string, data, context []byte) uint32 {
 		return o
 	}
 	ko, uo := options(), options()
+	uo.Flags, uo.CPU = 1, 0
 	if data == nil && context == nil {
 		t.Fatal("neither a packet nor a context")
 	}

@@ -46,10 +46,9 @@ type run struct {
 	held      *spinLock
 	owned     []owned // what a cancelled run must give back
 	redirect  Redirect
-	cookie    uint64
-	now       func() // for tests of timers
+	timer     *timer // whose callback runs
 	dynptrs   dynptrs
-	scratch   []byte // for helpers that format
+	iters     numIters
 }
 
 // An owned thing was handed to the program, which has to give it back.
@@ -133,7 +132,7 @@ func (r *run) exec(ctx context.Context, p *Program, r1, r2 uint64) (uint64, erro
 		return s.Regs[0], nil
 	}
 	err := r.drive()
-	if err != nil || r.held != nil || len(r.owned) > 0 {
+	if err != nil || r.held != nil || len(r.owned) > 0 || len(r.dynptrs) > 0 || len(r.iters) > 0 {
 		r.giveBack()
 	}
 	if err != nil {
@@ -218,6 +217,8 @@ func (r *run) giveBack() {
 	}
 	r.owned = r.owned[:0]
 	r.depth = 0
+	clear(r.dynptrs)
+	clear(r.iters)
 }
 
 // callback runs a function of the program that runs, from a helper. It returns

@@ -62,6 +62,7 @@ type VM struct {
 	open    map[*Program]bool
 	byCode  atomic.Pointer[map[engine.Code]*Program]
 	closed  bool
+	shut    atomic.Bool // no run begins any more
 }
 
 // A handle is an address that stands for a map. It lies in the cage, where
@@ -138,6 +139,10 @@ func (vm *VM) Close() error {
 	for cpu := range vm.runs {
 		_, _ = vm.acquire(context.Background(), cpu) // and never given back
 	}
+	vm.shut.Store(true)
+	vm.idle.Lock()
+	vm.wake.Broadcast()
+	vm.idle.Unlock()
 	var errs []error
 	for p := range programs {
 		errs = append(errs, p.code.Close())
@@ -275,6 +280,9 @@ func (vm *VM) acquire(ctx context.Context, cpu int) (*run, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		if vm.shut.Load() {
+			return nil, ErrClosed
+		}
 		vm.wait(ctx, cpu)
 	}
 }
@@ -305,7 +313,7 @@ func (vm *VM) wait(ctx context.Context, cpu int) {
 	defer vm.idle.Unlock()
 	vm.asleep.Add(1)
 	defer vm.asleep.Add(-1)
-	if isIdle() || ctx.Err() != nil {
+	if isIdle() || ctx.Err() != nil || vm.shut.Load() {
 		return
 	}
 	vm.wake.Wait()
