@@ -442,18 +442,8 @@ func (l *linker) wide(p *Program, in *asm.Instruction) (isa.Instruction, error) 
 		if !ok || m == nil || m.vm != l.vm {
 			return isa.Instruction{}, fmt.Errorf("there is no map %q", ref)
 		}
-		if err := p.holdMap(m); err != nil {
-			return isa.Instruction{}, err
-		}
-		if in.Src == asm.PseudoMapFD {
-			return isa.LoadImm64(dst, int64(m.handle)), nil
-		}
-		a, ok := m.table.(*arrayTable)
-		offset := uint32(uint64(in.Constant) >> 32)
-		if !ok || a.n != 1 || m.PerCPU() || int(offset) >= max(1, m.valueSize) {
-			return isa.Instruction{}, fmt.Errorf("an address %d bytes into the value of map %s: %w", offset, m, EINVAL)
-		}
-		return isa.LoadImm64(dst, int64(a.base+offset)), nil
+		src := isa.Register(in.Src)
+		return l.mapLoad(p, m, isa.Instruction{Op: isa.OpLoadImm64, Dst: dst, Src: src, Imm: in.Constant})
 	case 0:
 		if ref == "" {
 			return isa.LoadImm64(dst, in.Constant), nil

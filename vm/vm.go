@@ -13,6 +13,7 @@ import (
 	"github.com/skep-bpf/skep/vm/cage"
 	"github.com/skep-bpf/skep/vm/engine"
 	"github.com/skep-bpf/skep/vm/interp"
+	"github.com/skep-bpf/skep/vm/jit"
 )
 
 // DefaultMemory is the memory limit of a vm where Options has none.
@@ -29,8 +30,9 @@ type Options struct {
 	// time, and how many copies maps have that are per CPU. 0 is one for each
 	// processor of the machine.
 	CPUs int
-	// Engine makes what executes programs; nil is the interpreter.
-	Engine func(*cage.Cage) (engine.Engine, error)
+	// Interpret keeps programs from being compiled to native code, which is done
+	// where the system allows it.
+	Interpret bool
 	// Host answers what programs ask of their surroundings.
 	Host Host
 }
@@ -88,11 +90,14 @@ func New(o Options) (*VM, error) {
 	if vm.cage, err = cage.New(vm.limit); err != nil {
 		return nil, err
 	}
-	make := o.Engine
-	if make == nil {
-		make = func(c *cage.Cage) (engine.Engine, error) { return interp.New(c), nil }
+	err = engine.ErrUnavailable
+	if !o.Interpret {
+		vm.engine, err = jit.New()
 	}
-	if vm.engine, err = make(vm.cage); err != nil {
+	if errors.Is(err, engine.ErrUnavailable) {
+		vm.engine, err = interp.New(vm.cage), nil
+	}
+	if err != nil {
 		return nil, errors.Join(err, vm.cage.Close())
 	}
 	vm.wake = sync.NewCond(&vm.idle)

@@ -32,6 +32,7 @@ type execFlags struct {
 	raw, mem, asm string
 	cpus          int
 	memory        int64
+	interpret     bool
 }
 
 func (a *app) execCommand() *cobra.Command {
@@ -80,6 +81,7 @@ that is theirs.`,
 	f.StringVar(&e.asm, "asm", "", "run the assembly text in `FILE`, as the kernel's log has it")
 	f.IntVar(&e.cpus, "cpus", 0, "number of virtual processors; 0 is those of the machine")
 	f.Int64Var(&e.memory, "memory", 0, "memory limit in `BYTES`; 0 is 64 MiB")
+	f.BoolVar(&e.interpret, "interpret", false, "do not compile to native code")
 	cmd.MarkFlagsMutuallyExclusive("raw", "asm", "packet")
 	cmd.MarkFlagsMutuallyExclusive("packet", "pcap")
 	cmd.MarkFlagsMutuallyExclusive("pcap", "context")
@@ -146,7 +148,7 @@ func (a *app) execRaw(ctx context.Context, e *execFlags, args []string) error {
 		return err
 	}
 	defer engine.Close()
-	p, err := engine.NewRawProgram("raw", insns, nil)
+	p, err := engine.NewProgramFromCode(vm.Code{Name: "raw", Insns: insns}, nil)
 	if err != nil {
 		return &source.Diagnostic{Code: "bytecode", Message: err.Error()}
 	}
@@ -168,7 +170,7 @@ func (e *execFlags) vm(a *app) (*vm.VM, error) {
 	if e.repeat < 1 || e.repeat > math.MaxInt32 {
 		return nil, usagef("--repeat is at least 1")
 	}
-	v, err := vm.New(vm.Options{CPUs: e.cpus, MemoryLimit: e.memory, Host: vm.Host{
+	v, err := vm.New(vm.Options{CPUs: e.cpus, MemoryLimit: e.memory, Interpret: e.interpret, Host: vm.Host{
 		Print: func(text string) { fmt.Fprint(a.stderr, text) },
 	}})
 	if err != nil {
