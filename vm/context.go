@@ -147,13 +147,7 @@ func prepareSKB(r *run, p *Program, in *input) (uint64, error) {
 	}
 	k := &r.packet
 	k.skb, k.mac, k.l3 = true, k.data, k.data+ethLen
-	proto := uint32(native.Uint16(in.data[12:14]))
-	if binary.BigEndian.Uint16(in.data[12:14]) < 0x600 {
-		proto = uint32(native.Uint16([]byte{0, 4})) // ETH_P_802_2
-		if len(in.data) >= 16 && in.data[14] == 0xff && in.data[15] == 0xff {
-			proto = uint32(native.Uint16([]byte{0, 1})) // ETH_P_802_3
-		}
-	}
+	proto := etherType(in.data)
 	rest := len(in.data) - ethLen
 	switch proto {
 	case uint32(native.Uint16([]byte{0x08, 0x00})):
@@ -183,6 +177,18 @@ func prepareSKB(r *run, p *Program, in *input) (uint64, error) {
 	copy(b, skb[:])
 	r.syncPacket()
 	return uint64(r.context), nil
+}
+
+// etherType is the protocol of a packet as skb->protocol has it, in network order:
+// what is below 0x600 is a length, of IEEE 802.2 or Novell's raw 802.3.
+func etherType(data []byte) uint32 {
+	if binary.BigEndian.Uint16(data[12:]) >= 0x600 {
+		return uint32(native.Uint16(data[12:]))
+	}
+	if len(data) >= 16 && data[14] == 0xff && data[15] == 0xff {
+		return uint32(native.Uint16([]byte{0, 1})) // ETH_P_802_3
+	}
+	return uint32(native.Uint16([]byte{0, 4})) // ETH_P_802_2
 }
 
 // packetType is what eth_type_trans finds on the loopback device, whose address

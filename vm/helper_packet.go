@@ -327,8 +327,7 @@ func skbVlanPop(r *run) uint64 {
 		k := &r.packet
 		k.mac += 4
 		k.l3 = k.mac + ethLen
-		b = r.payload()
-		r.setField(skbProtocol, uint32(native.Uint16(b[12:])))
+		r.setField(skbProtocol, etherType(r.payload()))
 		r.setField(skbVlanPresent, 1)
 		r.setField(skbVlanTCI, uint32(tci))
 		r.setField(skbVlanProto, uint32(proto))
@@ -566,7 +565,10 @@ func xdpLoadBytes(r *run) uint64 {
 		return r.badMemory(3)
 	}
 	b := r.payload()
-	if offset > 0xffff || n > 0xffff || int(offset)+int(n) > len(b) {
+	if offset > 0xffff || n > 0xffff {
+		return EFAULT.result()
+	}
+	if int(offset)+int(n) > len(b) {
 		return EINVAL.result()
 	}
 	copy(to, b[offset:])
@@ -580,7 +582,10 @@ func xdpStoreBytes(r *run) uint64 {
 		return r.badMemory(3)
 	}
 	b := r.payload()
-	if offset > 0xffff || n > 0xffff || int(offset)+int(n) > len(b) {
+	if offset > 0xffff || n > 0xffff {
+		return EFAULT.result()
+	}
+	if int(offset)+int(n) > len(b) {
 		return EINVAL.result()
 	}
 	copy(b[offset:], from)
