@@ -176,6 +176,7 @@ func strtol(signed bool) helperFunc {
 		if !ok {
 			return r.badMemory(4)
 		}
+		clear(to)
 		flags := r.arg(3)
 		base := flags & 0x1f
 		if len(buf) == 0 || base != 0 && base != 8 && base != 10 && base != 16 || flags&^0x1f != 0 {
@@ -192,10 +193,10 @@ func strtol(signed bool) helperFunc {
 		if i == len(buf) {
 			return EINVAL.result()
 		}
-		hex := i+2 < len(buf) && buf[i] == '0' && buf[i+1]|0x20 == 'x' && digit(buf[i+2]) < 16
+		hex := i+1 < len(buf) && buf[i] == '0' && buf[i+1]|0x20 == 'x'
 		if base == 0 {
 			switch {
-			case hex:
+			case hex && i+2 < len(buf) && digit(buf[i+2]) < 16:
 				base = 16
 			case buf[i] == '0':
 				base = 8
@@ -290,7 +291,8 @@ func loop(r *run) uint64 {
 		return EINVAL.result()
 	}
 	if n > engine.MaxLoops {
-		return E2BIG.result()
+		// The kernel inlines the helper, and its inlined form gives 32 bits.
+		return uint64(uint32(E2BIG.result()))
 	}
 	for i := range n {
 		r.charge(1)
