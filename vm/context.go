@@ -270,7 +270,7 @@ func init() {
 		progKinds[t] = &progKind{prepare: prepareSKB, finish: finishSKB, helpers: skbHelpers}
 	}
 	tracing := func(least int) *progKind {
-		return &progKind{prepare: prepareBytes(least, 64<<10), finish: finishBytes, helpers: tracingHelpers}
+		return &progKind{prepare: prepareBytes(least, 64<<10), finish: finishBytes, helpers: tracingHelpers, plain: true}
 	}
 	for _, t := range []abi.ProgType{abi.ProgRawTracepoint, abi.ProgRawTracepointWritable, abi.ProgTracing, abi.ProgLSM} {
 		progKinds[t] = tracing(12 * 8) // arguments (MAX_BPF_FUNC_ARGS)
@@ -278,5 +278,5 @@ func init() {
 	progKinds[abi.ProgTracepoint] = tracing(64)
 	progKinds[abi.ProgKprobe] = tracing(336) // the largest struct pt_regs, arm64's
 	progKinds[abi.ProgPerfEvent] = tracing(336 + 16)
-	progKinds[abi.ProgSyscall] = &progKind{prepare: prepareBytes(0, 64<<10), finish: finishBytes, helpers: tracingHelpers}
+	progKinds[abi.ProgSyscall] = &progKind{prepare: prepareBytes(0, 64<<10), finish: finishBytes, helpers: tracingHelpers, plain: true}
 }

@@ -357,6 +357,9 @@ func (l *linker) link(p *Program, in asm.Instructions) error {
 		fn, _ := slices.BinarySearch(funcs, target)
 		out[i] = isa.LoadImm64(out[i].Dst, int64(fn))
 	}
+	if l.o.Helpers["bpf_map_lookup_elem"] == nil {
+		p.inlineLookups(out, jumpTargets(out, slots, starts))
+	}
 	var err error
 	p.linked, err = engine.New(p.name, out, funcs, p.calls)
 	return err

@@ -4,12 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -19,47 +15,11 @@ import (
 	"github.com/skep-bpf/skep/vm"
 )
 
-var compiled sync.Map // objects by source file
-
-// compileC returns the object that clang makes of a file in testdata.
-func compileC(t testing.TB, source string) []byte {
-	t.Helper()
-	if data, ok := compiled.Load(source); ok {
-		return data.([]byte)
-	}
-	clang := testenv.NeedTool(t, "clang")
-	out := filepath.Join(t.TempDir(), "out.o")
-	cmd := exec.Command(clang, "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", "-Wno-unused-variable", "-c", "-o", out, filepath.Join("testdata", source))
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("clang: %v\n%s", err, msg)
-	}
-	data, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compiled.Store(source, data)
-	return data
-}
-
 // A pair is one object on both machines.
 type pair struct {
 	kernel *ebpf.Collection
 	user   *vm.Collection
 	vm     *vm.VM
-}
-
-func newVM(t testing.TB, o vm.Options) *vm.VM {
-	t.Helper()
-	v, err := vm.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := v.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return v
 }
 
 // loadBoth loads a source into the kernel and into a vm with as many processors.

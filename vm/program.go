@@ -230,22 +230,14 @@ func (p *Program) RunContext(ctx context.Context, opts *RunOptions) (Result, err
 	return res, nil
 }
 
-// Call runs the program once over a context of its own making, and nothing else:
-// no packet, and no copy of the context back. It is the fast way into programs
-// that host code calls often; see [Hook].
+// Call runs the program once over a context of at most 1,024 bytes, which it may
+// change, and nothing else: no packet, no copies. It is the fast way into programs
+// that host code calls often; see also [Hook].
 func (p *Program) Call(ctx context.Context, arg []byte) (uint32, error) {
-	r, err := p.acquire(ctx, -1)
-	if err != nil {
-		return 0, err
+	if len(arg) > contextSize || !p.kind.plain {
+		return 0, fmt.Errorf("program %s of type %s cannot be called with %d bytes: %w", p.name, p.typ, len(arg), EINVAL)
 	}
-	if len(arg) > contextSize {
-		r.release()
-		return 0, fmt.Errorf("program %s: a context of %d bytes is above the largest, %d: %w", p.name, len(arg), contextSize, EINVAL)
-	}
-	copy(r.contextBytes(contextSize), arg)
-	v, err := r.exec(ctx, p, uint64(r.context), 0)
-	r.release()
-	return uint32(v), err
+	return p.runBytes(ctx, arg)
 }
 
 // acquire takes a virtual processor for a run of the program. While it is
@@ -296,6 +288,8 @@ type progKind struct {
 	prepare func(r *run, p *Program, in *input) (uint64, error)
 	// finish copies out what became of them.
 	finish func(r *run, in *input, res *Result)
+	// plain: the context is bytes, as they are.
+	plain bool
 	// helpers differ from those of other types.
 	helpers map[int32]helperFunc
 }

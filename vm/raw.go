@@ -92,6 +92,9 @@ func (vm *VM) linkCode(p *Program, c Code, o *LoadOptions) error {
 		fn, _ := slices.BinarySearch(funcs, at)
 		out[i] = isa.LoadImm64(out[i].Dst, int64(fn))
 	}
+	if o.Helpers["bpf_map_lookup_elem"] == nil {
+		p.inlineLookups(out, jumpTargets(out, slots, starts))
+	}
 	var err error
 	p.linked, err = engine.New(name, out, funcs, p.calls)
 	return err
@@ -116,4 +119,4 @@ func (l *linker) mapLoad(p *Program, m *Map, in isa.Instruction) (isa.Instructio
 	return isa.LoadImm64(in.Dst, int64(a.base+offset)), nil
 }
 
-var rawKind = &progKind{prepare: prepareBytes(0, 1<<20), finish: finishBytes}
+var rawKind = &progKind{prepare: prepareBytes(0, 1<<20), finish: finishBytes, plain: true}
