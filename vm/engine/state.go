@@ -32,7 +32,7 @@ const (
 	// calls Code.Tail of the target, or sets Regs[0], and runs on.
 	TailCall
 	// Packet: a legacy packet access (BPF_ABS, BPF_IND) of Arg bytes at the
-	// packet offset Regs[0], a signed 32-bit number (negative ones are the
+	// packet offset Regs[0], a 32-bit number, sign extended (negative ones are the
 	// kernel's SKF_AD_OFF and its like); r6 is the context. The host puts the value
 	// in host byte order into Regs[0], or sets Fail; then the function returns 0.
 	Packet

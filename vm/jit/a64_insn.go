@@ -376,6 +376,7 @@ func (g *a64gen) packet(i int, insn isa.Instruction) {
 		other = a64Regs[insn.Src]
 	}
 	g.op(false, a64Add, r0, a64T1, other)
+	g.bitfield(true, true, r0, r0, 0, 31)
 	g.where(i, uint32(insn.Op.Size().Bytes()))
 	g.exit(engine.Packet)
 	ok := g.label()

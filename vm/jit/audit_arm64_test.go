@@ -2,6 +2,6 @@
 
 package jit
 
-var auditedNative generator = a64Generate
+var auditedNative = audited(a64Generate, auditA64)
 
 var trapBytes = []byte{trapFill}

@@ -49,7 +49,7 @@ func TestNeverWritableAndExecutable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, jit)
+	w := newWorld(t, jit, newCage(t))
 	before, _ := executable(t)
 	g := &progGen{rand.New(rand.NewPCG(1, 1))}
 	for range 20 {
@@ -232,7 +232,7 @@ func TestSoak(t *testing.T) {
 	for cpu := range 2 * runtime.GOMAXPROCS(0) {
 		group.Go(func() {
 			s := engine.NewState(4)
-			s.Base, s.StackLimit = c.base, 0x1000
+			s.Base, s.StackLimit = uintptr(c.Base()), 0x1000
 			for time.Now().Before(end) {
 				s.Regs[10], s.Budget = uint64(0x4000+0x4000*cpu), engine.Quantum
 				if err := code.Start(s, 0); err != nil {

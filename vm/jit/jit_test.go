@@ -23,7 +23,7 @@ func TestSmallest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, jit)
+	w := newWorld(t, jit, newCage(t))
 	w.compile(t, engine.Options{}, program(t, isa.Mov64Imm(isa.R0, 42), isa.Exit()))
 	w.run([5]uint64{}, 100)
 	if w.s.Exit != engine.Done || w.s.Regs[0] != 42 {
@@ -37,7 +37,7 @@ func BenchmarkEntry(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := newWorld(b, jit)
+	w := newWorld(b, jit, newCage(b))
 	w.compile(b, engine.Options{}, program(b, isa.Mov64Imm(isa.R0, 42), isa.Exit()))
 	code, s := w.codes[0], w.s
 	s.Regs[10] = stackTop
@@ -55,7 +55,7 @@ func BenchmarkHostCall(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := newWorld(b, jit)
+	w := newWorld(b, jit, newCage(b))
 	w.compile(b, engine.Options{}, program(b, isa.Call(0), isa.Jump(-2), isa.Exit()))
 	code, s := w.codes[0], w.s
 	s.Regs[10], s.Budget = stackTop, engine.Quantum

@@ -575,14 +575,11 @@ func (g *x86gen) lookup(c *engine.Call) {
 // packet leaves for a legacy access to the packet.
 func (g *x86gen) packet(i int, insn isa.Instruction) {
 	v := int32(insn.Imm)
-	switch {
-	case insn.Op.Mode() == isa.ModeAbs:
-		g.constantTo(rax, false, v)
-	default:
-		s := g.constant(false, v)
-		g.op64(false, opAdd, s, x86Regs[insn.Src])
-		g.mov64(false, rax, s)
+	off := g.constant(true, v)
+	if insn.Op.Mode() == isa.ModeInd {
+		g.op64(false, opAdd, off, x86Regs[insn.Src])
 	}
+	g.extend(true, true, 4, rax, off)
 	g.where(i, int32(insn.Op.Size().Bytes()))
 	g.exit(engine.Packet)
 	failed := g.label()

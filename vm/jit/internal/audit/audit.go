@@ -15,7 +15,8 @@ type Layout struct {
 	FP        int // r10
 	Base      int // the host address of the cage
 	SP        int // the stack pointer of the run
-	HostSP    int // and that of the goroutine
+	HostSP    int // and that of the goroutine; on arm64 the address to return to
+	Target    int // where a tail call goes
 	FrameSize int // by how much a call lowers r10; not an offset
 }
 
