@@ -12,17 +12,6 @@ const (
 	aAddr, aStack, aLink, aZero  = 9, 15, 30, 31
 )
 
-// More kinds: small is a constant that fits 16 bits, signed; inCage is the
-// host address of a cage address, and inCageNear one that a small number was added
-// to; target is the code that a tail call goes to; link is an address to return to.
-const (
-	small kind = narrowed + 1 + iota
-	inCage
-	inCageNear
-	target
-	link
-)
-
 // aWritable are the registers that code may write without a rule of their own.
 // x16 to x18 and x27 to x29 belong to the system, the linker and Go.
 var aWritable = func() (w [32]bool) {

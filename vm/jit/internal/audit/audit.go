@@ -24,9 +24,14 @@ type Layout struct {
 type kind uint8
 
 const (
-	unknown  kind = iota
-	narrow        // the upper half is zero
-	narrowed      // the sum of such a number and 16 bits, sign extended
+	unknown    kind = iota
+	narrow          // the upper half is zero
+	narrowed        // the sum of such a number and 16 bits, sign extended
+	inCage          // the host address of a cage address
+	inCageNear      // the sum of such an address and a small number
+	small           // a constant that fits 16 bits, signed
+	target          // the code that a tail call goes to
+	link            // an address to return to
 )
 
 // A flow is what is known where an instruction starts.
