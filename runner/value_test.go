@@ -42,7 +42,7 @@ func TestValues(t *testing.T) {
 	u8 := object.Type{Kind: object.TypeInt, Size: 1}
 	le := func(size int, v int64) []byte { return word(uint64(v))[:size] }
 	stack := func(frames byte) []byte {
-		return slices.Concat(word(1), word(0), []byte{frames, 0, 0, 0, 0, 0, 0, 0})
+		return slices.Concat(word(1), []byte{0, 0, 0, 0, frames, 0, 0, 0})
 	}
 	tests := []struct {
 		t    object.Type
