@@ -158,7 +158,7 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 			}
 		},
 	}
-	opts.Load.Verbose = r.verbose
+	a.verbose = r.verbose
 	switch r.buffer {
 	case "none":
 		opts.Events = func(e runner.Event) error { return errors.Join(p.Event(e), p.Flush()) }
