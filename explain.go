@@ -85,6 +85,10 @@ func explain(err error) source.List {
 	d := &source.Diagnostic{Code: "failed", Message: message}
 	if errors.Is(err, fs.ErrPermission) {
 		d.Code = "permission"
+		var explained *kernel.PrivilegeError
+		if errors.As(err, &explained) {
+			return source.List{d} // says itself what is missing
+		}
 		for _, n := range privilegeNotes() {
 			d.Notef("%s", n)
 		}
