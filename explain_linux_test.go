@@ -64,8 +64,13 @@ func TestToken(t *testing.T) {
 		col  int
 		want string
 	}{
-		{"\t*v += 1;", 3, "v"}, {"\t*v += 1;", 2, "*"}, {"  call(x, y);", 3, "call"}, {"  call(x);", 0, "call(x);"},
-		{"@map[1]", 1, "@map"}, {"x", 9, "x"}, {"", 1, ""},
+		{"\t*v += 1;", 3, "v"},
+		{"\t*v += 1;", 2, "*"},
+		{"  call(x, y);", 3, "call"},
+		{"  call(x);", 0, "call(x);"},
+		{"@map[1]", 1, "@map"},
+		{"x", 9, "x"},
+		{"", 1, ""},
 	} {
 		start, end := token(tt.line, tt.col)
 		if got := tt.line[start:end]; got != tt.want {
