@@ -87,6 +87,8 @@ type run struct {
 	links   []held
 	seen    map[object.Loss]uint64
 	checked time.Time
+	// interrupted is closed when the run is to end.
+	interrupted <-chan struct{}
 
 	mu      sync.Mutex
 	records machine.Records
@@ -188,6 +190,7 @@ func (r *run) frames(id uint64) []uint64 {
 func (r *run) all(parent context.Context) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
+	r.interrupted = ctx.Done()
 	if r.man.RingBuffer != "" {
 		records, err := r.loaded.Records(r.man.RingBuffer)
 		if err != nil {
