@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/machine"
@@ -282,6 +281,3 @@ func (c *captures) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// lossInterval is how often losses are looked at while events come in.
-const lossInterval = time.Second
