@@ -69,11 +69,12 @@ type Program struct {
 	// Target is the kernel function, tracepoint or object type that a program
 	// with BTF attaches to.
 	Target *btf.Func
-	// Kfuncs are the kernel functions by the number that calls have for their
-	// id, as a negative number minus one: -1 is Kfuncs[0].
-	Kfuncs []*btf.Func
-	// Ksyms are the kernel variables that PseudoBTFID loads name by index.
-	Ksyms []Ksym
+	// AttachTo is what follows the attach type in a section's name.
+	AttachTo string
+	// Kfuncs and Ksyms are the functions and variables of the kernel that calls
+	// and PseudoBTFID loads refer to: -1 stands for the first.
+	Kfuncs []Kfunc
+	Ksyms  []Ksym
 }
 
 // A Func is a function of a program.
@@ -84,11 +85,18 @@ type Func struct {
 	Type   *btf.Func // nil where it is not known
 }
 
-// A Ksym is a variable or function of the kernel.
-type Ksym struct {
+// A Kfunc is a function of the kernel that a program calls.
+type Kfunc struct {
 	Name string
-	Type btf.Type // nil for one without a type
 	Weak bool
+}
+
+// A Ksym is a variable of the kernel, or a value of its configuration.
+type Ksym struct {
+	Name   string
+	Type   btf.Type
+	Weak   bool
+	Config bool
 }
 
 // A Line says where the instructions from a slot on come from.
