@@ -31,6 +31,9 @@ type Config struct {
 	// Pin is a directory where programs, links and maps are kept after the
 	// run, "" for none.
 	Pin string
+	// Targets are the targets of programs that attach to one object of many,
+	// by their names; see machine.Attach.
+	Targets map[string]string
 	// Events receives everything in order. An error ends the run.
 	Events func(Event) error
 	// Flush is called when no more events are there for now.
@@ -225,6 +228,9 @@ func (r *run) all(parent context.Context) error {
 	if r.Pin != "" {
 		if err := r.loaded.Pin(r.Pin); err != nil {
 			return errors.Join(fmt.Errorf("nothing can be pinned below %s: %w", r.Pin, err), r.detach())
+		}
+		if err := r.warnPinned(); err != nil {
+			return errors.Join(err, r.detach())
 		}
 	}
 	stopSignals, err := r.signals()

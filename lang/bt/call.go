@@ -87,7 +87,7 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "usym":
-		g.usymInto(dst, g.value(e.Args[0]))
+		g.usymInto(dst, g.value(e.Args[0]), g.const64(0))
 	case "strftime":
 		g.b.Store(dst, g.int(g.value(e.Args[1])))
 		g.b.Store(g.b.Offset(dst, 8), g.b.Const(ir.I32, 0))
