@@ -24,7 +24,7 @@ func (g *gen) memory(e syntax.Expr) *ir.Value {
 			return p.ptr
 		}
 	}
-	tmp := g.b.Alloca(t.Size, nil, "tmp")
+	tmp := g.b.Alloca(max(t.Size, 1), nil, "tmp") // an empty tuple has none
 	g.into(tmp, e, t)
 	return tmp
 }
