@@ -14,7 +14,8 @@ import (
 const LossMissed object.LossKind = "missed"
 
 // losses delivers what went wrong since it was last asked: while the run lasts
-// lost events only and not too often, at its end everything.
+// not too often, and lost events only unless Config.Live asks for all; at its
+// end everything.
 func (r *run) losses(final bool, missed []Lost) error {
 	if !final {
 		// Losses come with events; without any nothing is looked at.
@@ -38,7 +39,7 @@ func (r *run) losses(final bool, missed []Lost) error {
 			if 8*i+8 > len(data) {
 				break
 			}
-			if final || l.Kind == object.LossEvent {
+			if final || r.Live || l.Kind == object.LossEvent {
 				found = append(found, Lost{l, r.order.Uint64(data[8*i:])})
 			}
 		}

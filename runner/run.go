@@ -31,6 +31,13 @@ type Config struct {
 	// Pin is a directory where programs, links and maps are kept after the
 	// run, "" for none.
 	Pin string
+	// Live tells of all losses while the run lasts, not of lost events alone.
+	Live bool
+	// Only runs the tests (object.KindTest) or benchmarks (object.KindBench) of
+	// a script and attaches nothing; "" is an ordinary run. Filter chooses
+	// among them by name ("test:NAME"); nil takes all.
+	Only   object.ProgramKind
+	Filter func(name string) bool
 	// Targets are the targets of programs that attach to one object of many,
 	// by their names; see machine.Attach.
 	Targets map[string]string
@@ -89,6 +96,8 @@ type run struct {
 	checked time.Time
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
+	testing     bool // a test runs, and
+	failed      bool // an assertion of it failed
 
 	mu      sync.Mutex
 	records machine.Records
@@ -136,6 +145,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		defer r.child.kill()
 	}
 	r.setVars()
+	r.Load.Stats = r.Load.Stats || r.Only == object.KindBench
 	loaded, err := c.Machine.Load(ctx, c.ELF, r.Load)
 	if err != nil {
 		return r.result, err
@@ -218,6 +228,9 @@ func (r *run) all(parent context.Context) error {
 	}
 	if err := r.drain(false); err != nil {
 		return r.finish(err)
+	}
+	if r.Only != "" {
+		return r.finish(r.runOnly(ctx))
 	}
 	closeBuffers, err := r.openBuffers(ctx)
 	if err != nil {
@@ -519,6 +532,9 @@ func (r *run) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if soon := time.Now().Add(lossInterval); r.Live && (next.IsZero() || next.After(soon)) {
+			next = soon
+		}
 		r.sleepUntil(next)
 		// Read on while there is something, so that a busy buffer costs
 		// neither flushes nor clocks.
@@ -540,6 +556,11 @@ func (r *run) loop(ctx context.Context) error {
 			}
 			if len(timers) > 0 && !next.After(time.Now()) || r.asked() {
 				break
+			}
+		}
+		if r.Live {
+			if err := r.losses(false, nil); err != nil {
+				return err
 			}
 		}
 		if err := r.flush(); err != nil {
