@@ -70,6 +70,8 @@ type Source struct {
 	Name     string   `json:"name"`
 	Text     string   `json:"text,omitempty"`
 	Args     []string `json:"args,omitempty"` // positional parameters
+	// Named are the named parameters, for getopt.
+	Named map[string]string `json:"named,omitempty"`
 	// Includes are the texts of the files that were included or imported.
 	Includes map[string]string `json:"includes,omitempty"`
 	// IncludeDirs are where included files were looked for, and Include those

@@ -23,6 +23,10 @@ func (r *run) act(e *Event) error {
 		r.exit(e.Values)
 		return errExit
 	case object.EventAssert:
+		if r.testing {
+			r.failed = true
+			return r.Events(*e)
+		}
 		r.result.Exited, r.result.Code = true, 1
 		if err := r.Events(*e); err != nil {
 			return err

@@ -31,6 +31,11 @@ type Config struct {
 	// Pin is a directory where programs, links and maps are kept after the
 	// run, "" for none.
 	Pin string
+	// Only runs the tests (object.KindTest) or benchmarks (object.KindBench) of
+	// a script and attaches nothing; "" is an ordinary run. Filter chooses
+	// among them by name ("test:NAME"); nil takes all.
+	Only   object.ProgramKind
+	Filter func(name string) bool
 	// Targets are the targets of programs that attach to one object of many,
 	// by their names; see machine.Attach.
 	Targets map[string]string
@@ -93,6 +98,8 @@ type run struct {
 	asked   time.Time // missed runs were asked for
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
+	testing     bool // a test runs, and
+	failed      bool // an assertion of it failed
 
 	mu      sync.Mutex
 	records machine.Records
@@ -140,6 +147,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		defer r.child.kill()
 	}
 	r.setVars()
+	r.Load.Stats = r.Load.Stats || r.Only == object.KindBench
 	loaded, err := c.Machine.Load(ctx, c.ELF, r.Load)
 	if err != nil {
 		return r.result, err
@@ -222,6 +230,9 @@ func (r *run) all(parent context.Context) error {
 	}
 	if err := r.drain(false); err != nil {
 		return r.finish(err)
+	}
+	if r.Only != "" {
+		return r.finish(r.runOnly(ctx))
 	}
 	closeBuffers, err := r.openBuffers(ctx)
 	if err != nil {

@@ -465,6 +465,10 @@ func checkGetopt(c *checker, e *syntax.Call, args []*Type) *Type {
 	if len(args) == 3 {
 		c.wantString(e, 2)
 	}
+	if c.asked == nil {
+		c.asked = map[string]bool{}
+	}
+	c.asked[name] = true
 	given, has := c.opts.Named[name]
 	if len(args) == 1 || args[1].Kind == Bool {
 		value := int64(0)
