@@ -1,4 +1,4 @@
-.PHONY: build test bench microbench picture generate fmt lint cross
+.PHONY: build test bench microbench fuzz picture generate fmt lint cross
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/ ./cmd/...
@@ -11,6 +11,9 @@ bench:
 
 microbench:
 	CGO_ENABLED=0 go test -run '^$$' -bench . -benchmem ./...
+
+fuzz:
+	scripts/fuzz
 
 picture: build
 	scripts/picture

@@ -160,9 +160,9 @@ const (
 )
 
 // StackSize is the size of a kstack or ustack value: u64 identifier, the key
-// in Manifest.Stacks; u32 process (tgid), u32 thread; u32 number of frames to
-// show, u32 index of the probe.
-const StackSize = 24
+// in Manifest.Stacks, or 0 for an empty stack; u32 process (tgid) of a ustack,
+// else 0; u32 number of frames to show.
+const StackSize = 16
 
 // A Type describes a value in memory.
 type Type struct {
@@ -291,6 +291,11 @@ type Event struct {
 	Line int    `json:"line,omitempty"`
 	Col  int    `json:"col,omitempty"`
 }
+
+// LastRecordVar is the variable that takes a record which ends the run when the
+// ring buffer has no room for it: 8 bytes that are not 0 once it is there, then
+// the record.
+const LastRecordVar = "skep_last_record"
 
 // A Loss is one thing that may go wrong and is counted.
 type Loss struct {

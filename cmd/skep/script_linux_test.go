@@ -19,6 +19,7 @@ func TestMain(m *testing.M) {
 		"bpftrace":  main,
 		"skep-load": load,
 		"work":      work,
+		"absent":    absent,
 		"as":        as,
 	})
 }
@@ -36,8 +37,6 @@ func TestCommands(t *testing.T) {
 func TestScripts(t *testing.T) {
 	guest.Matrix(t, guest.Config{
 		Files: guest.Files{"testdata": "testdata"}, Timeout: 10 * time.Minute,
-		// Emulated processors race when the kernel changes its own code.
-		CPUs: 1,
 	}, func(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)

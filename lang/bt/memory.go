@@ -234,7 +234,7 @@ func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 	case "pcomm", "leader_comm":
 		g.kernelString(dst, g.helper(hTaskBTF), t.Size, "task_struct", "group_leader", "comm")
 	case "func":
-		g.usymInto(dst, g.helper(hFuncIP, g.ctx))
+		g.usymInto(dst, g.helper(hFuncIP, g.ctx), g.probeIndex())
 	default:
 		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", e.Name)
 	}
@@ -371,11 +371,12 @@ func (g *gen) equalStrings(x, y *ir.Value, n int, equal bool) *ir.Value {
 }
 
 // usymInto writes an address of a user program with what is needed to name it.
-func (g *gen) usymInto(dst, addr *ir.Value) {
+// probe is the index of the probe whose function it is, or 0.
+func (g *gen) usymInto(dst, addr, probe *ir.Value) {
 	g.b.Store(dst, g.int(addr))
 	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
 	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(tgid, ir.I32, false))
-	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(g.probeIndex(), ir.I32, false))
+	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(probe, ir.I32, false))
 }
 
 // maxFrames is the number of frames of a kept stack.
@@ -404,7 +405,9 @@ func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
 	id := done.NewParam(ir.I64, "id")
 	g.b.If(g.b.Compare(ir.OpSGt, got, g.const64(0)), ok, bad)
 	g.b.At(bad)
-	g.lose(object.LossStack, "")
+	// Zero bytes are no loss: a kernel thread has no user stack, and user code
+	// that was sampled no kernel stack.
+	g.ifThen(g.b.Compare(ir.OpSLt, got, g.const64(0)), func() { g.lose(object.LossStack, "") })
 	g.b.Jump(done, g.const64(0))
 	g.b.At(ok)
 
@@ -441,9 +444,11 @@ func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
 
 	g.b.At(done)
 	g.b.Store(dst, id)
-	ids := g.helper(hPidTgid)
-	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(g.b.Binary(ir.OpLShr, ids, g.const64(32)), ir.I32, false))
-	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(ids, ir.I32, false))
-	g.b.Store(g.b.Offset(dst, 16), g.b.Const(ir.I32, int64(t.Len)))
-	g.b.Store(g.b.Offset(dst, 20), g.b.Resize(g.probeIndex(), ir.I32, false))
+	// Equal stacks are equal keys: what names no frame stays out.
+	tgid := g.b.Const(ir.I32, 0)
+	if t.Kind == check.Ustack {
+		tgid = g.b.Resize(g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32)), ir.I32, false)
+	}
+	g.b.Store(g.b.Offset(dst, 8), tgid)
+	g.b.Store(g.b.Offset(dst, 12), g.b.Const(ir.I32, int64(t.Len)))
 }

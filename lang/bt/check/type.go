@@ -171,7 +171,7 @@ func intType(size int, signed bool) *Type {
 func stringType(size int) *Type { return &Type{Kind: String, Size: size} }
 
 // stackSize is the size of a stored stack; see object.StackSize.
-const stackSize = 24
+const stackSize = 16
 
 func (t *Type) isInt() bool { return t.Kind == Int || t.Kind == Bool }
 
