@@ -155,7 +155,7 @@ func TestLiveLosses(t *testing.T) {
 	const what = 904
 	obj := compile(t, fmt.Sprintf(`let @full = hash(1);
 		rawtracepoint:sys_enter, rawtracepoint:local_timer_entry, rawtracepoint:hrtimer_expire_entry, rawtracepoint:softirq_entry {
-			if (pid == %d && tid != pid && @n < 10) { @n++; for $i : 0..1000000 { } }
+			if (pid == %d && tid != pid && @n < 20) { @n++; for $i : 0..1000000 { } }
 		}
 		tracepoint:syscalls:sys_enter_getpriority /pid == %d && args.which == %d/ {
 			@full[args.who] = count();

@@ -93,6 +93,8 @@ type run struct {
 	checked time.Time   // losses were looked at
 	asked   time.Time   // missed runs were asked for
 	last    machine.Var // see object.LastRecordVar; nil when there is none
+	// interrupted is closed when the run is to end.
+	interrupted <-chan struct{}
 
 	mu      sync.Mutex
 	records machine.Records
@@ -195,6 +197,7 @@ func (r *run) frames(id uint64) []uint64 {
 func (r *run) all(parent context.Context) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
+	r.interrupted = ctx.Done()
 	if r.man.RingBuffer != "" {
 		records, err := r.loaded.Records(r.man.RingBuffer)
 		if err != nil {
