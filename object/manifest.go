@@ -294,6 +294,11 @@ type Event struct {
 	Col  int    `json:"col,omitempty"`
 }
 
+// LastRecordVar is the variable that takes a record which ends the run when the
+// ring buffer has no room for it: 8 bytes that are not 0 once it is there, then
+// the record.
+const LastRecordVar = "skep_last_record"
+
 // A Loss is one thing that may go wrong and is counted.
 type Loss struct {
 	Kind LossKind `json:"kind"`

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skep-bpf/skep/hook"
@@ -94,8 +95,9 @@ type run struct {
 	files   captures
 	links   []held
 	seen    map[object.Loss]uint64
-	checked time.Time // losses were looked at
-	asked   time.Time // missed runs were asked for
+	checked time.Time   // losses were looked at
+	asked   time.Time   // missed runs were asked for
+	last    machine.Var // see object.LastRecordVar; nil when there is none
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
 	testing     bool // a test runs, and
@@ -105,6 +107,7 @@ type run struct {
 	records machine.Records
 	stopped bool
 	queue   []func() error
+	wanted  atomic.Bool // the loop has work, or is to end
 	woken   chan struct{}
 	over    chan struct{} // closed when the run has ended
 }
@@ -210,6 +213,10 @@ func (r *run) all(parent context.Context) error {
 		}
 		defer records.Close()
 		r.records = records
+		// Only scripts that end by themselves have it.
+		if v, err := r.loaded.Var(object.LastRecordVar); err == nil {
+			r.last = v
+		}
 	}
 	stopped := context.AfterFunc(ctx, r.stop)
 	defer stopped()
@@ -461,6 +468,7 @@ func (r *run) stop() {
 var past = time.Unix(1, 0)
 
 func (r *run) wake() {
+	r.wanted.Store(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.records != nil {
@@ -514,8 +522,14 @@ func (r *run) work() error {
 	}
 }
 
-// lookAfter is how many records are read at most before losses are looked at.
-const lookAfter = 4096
+// lookAfter is how many records are read at most before losses and timers are
+// looked at.
+const lookAfter = 256
+
+// lastWait is when a reader that has read everything looks once more whether
+// the run was to end: the ring buffer may have been full until it said how far
+// it has read.
+const lastWait = 50 * time.Millisecond
 
 // loop delivers records and runs timers until the run ends.
 func (r *run) loop(ctx context.Context) error {
@@ -526,8 +540,10 @@ func (r *run) loop(ctx context.Context) error {
 	if r.records == nil {
 		return r.wait(ctx, timers)
 	}
+	busy := false
 	for {
-		if err := r.work(); err != nil {
+		r.wanted.Store(false)
+		if err := errors.Join(r.work(), r.lastRecord()); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -541,9 +557,14 @@ func (r *run) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if t := time.Now().Add(lastWait); busy && r.last != nil && (wake.IsZero() || t.Before(wake)) {
+			wake = t
+		}
 		r.sleepUntil(wake)
+		busy = false
 		// Read on while there is something, so that a busy buffer costs
-		// neither flushes nor clocks.
+		// neither flushes nor clocks. Timers wait for what is there, so that an
+		// exit() of the last run is seen before the next one, but not for ever.
 		for n := 1; ; n++ {
 			data, err := r.records.Read()
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -555,18 +576,25 @@ func (r *run) loop(ctx context.Context) error {
 			if err := r.record(data); err != nil {
 				return err
 			}
+			if r.wanted.Load() {
+				break
+			}
 			idle := r.records.Pending() == 0
-			if idle || n%lookAfter == 0 {
-				if err := r.losses(false, nil); err != nil {
-					return err
-				}
+			if !idle && n%lookAfter != 0 {
+				continue
+			}
+			if err := errors.Join(r.losses(false, nil), r.lastRecord()); err != nil {
+				return err
 			}
 			if idle {
 				if err := r.flush(); err != nil {
 					return err
 				}
+				if busy = true; r.last != nil {
+					break
+				}
 			}
-			if len(timers) > 0 && !next.After(time.Now()) || r.wanted() {
+			if len(timers) > 0 && !next.After(time.Now()) {
 				break
 			}
 		}
@@ -574,13 +602,6 @@ func (r *run) loop(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// wanted tells whether the loop is wanted elsewhere.
-func (r *run) wanted() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.stopped || len(r.queue) > 0
 }
 
 func (r *run) flush() error {
@@ -643,7 +664,24 @@ func (r *run) drain(all bool) error {
 			return err
 		}
 	}
+	if err := r.lastRecord(); err != nil && (!all || !errors.Is(err, errExit)) {
+		return err
+	}
 	return nil
+}
+
+// lastRecord delivers the record that ends the run, where the ring buffer had
+// no room for it.
+func (r *run) lastRecord() error {
+	if r.last == nil {
+		return nil
+	}
+	data, err := r.last.Get()
+	if err != nil || len(data) < 8 || r.order.Uint64(data) == 0 {
+		return err
+	}
+	r.last = nil
+	return r.record(data[8:])
 }
 
 // record delivers one record of the ring buffer.

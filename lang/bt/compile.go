@@ -88,6 +88,7 @@ type lowerer struct {
 	ring        *ir.Map
 	stacks      *ir.Map
 	scratchLoss int
+	last        *ir.Global // see lastRecord
 	literals    int
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int
