@@ -118,6 +118,9 @@ type RunOptions struct {
 	Events func(runner.Event) error
 	// Flush, where there is one, is called when no more events are there for now.
 	Flush func() error
+	// LiveLosses asks for events of all that goes wrong while the run lasts.
+	// Without it only lost events are told at once, and the rest at the end.
+	LiveLosses bool
 	// Ready is called once everything is attached.
 	Ready func(attached int)
 	// Started gets a handle to the run before its first program runs.
@@ -157,7 +160,7 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
 			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
 		},
-		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
+		Events: opts.Events, Flush: opts.Flush, LiveLosses: opts.LiveLosses, Ready: opts.Ready, Started: opts.Started,
 	})
 }
 

@@ -38,6 +38,9 @@ type Config struct {
 	Events func(Event) error
 	// Flush is called when no more events are there for now.
 	Flush func() error
+	// LiveLosses asks for events of all that goes wrong while the run lasts.
+	// Without it only lost events are told at once, and the rest at the end.
+	LiveLosses bool
 	// Ready is called once everything is attached.
 	Ready func(attached int)
 	// Root is the file system where names are looked up: symbols, users,
@@ -86,7 +89,10 @@ type run struct {
 	files   captures
 	links   []held
 	seen    map[object.Loss]uint64
-	checked time.Time
+	checked time.Time // losses were looked at
+	asked   time.Time // missed runs were asked for
+	// interrupted is closed when the run is to end.
+	interrupted <-chan struct{}
 
 	mu      sync.Mutex
 	records machine.Records
@@ -188,6 +194,7 @@ func (r *run) frames(id uint64) []uint64 {
 func (r *run) all(parent context.Context) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
+	r.interrupted = ctx.Done()
 	if r.man.RingBuffer != "" {
 		records, err := r.loaded.Records(r.man.RingBuffer)
 		if err != nil {
@@ -496,6 +503,9 @@ func (r *run) work() error {
 	}
 }
 
+// lookAfter is how many records are read at most before losses are looked at.
+const lookAfter = 4096
+
 // loop delivers records and runs timers until the run ends.
 func (r *run) loop(ctx context.Context) error {
 	timers, err := r.timers()
@@ -516,10 +526,14 @@ func (r *run) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.sleepUntil(next)
+		wake, err := r.look(next)
+		if err != nil {
+			return err
+		}
+		r.sleepUntil(wake)
 		// Read on while there is something, so that a busy buffer costs
 		// neither flushes nor clocks.
-		for {
+		for n := 1; ; n++ {
 			data, err := r.records.Read()
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				break
@@ -530,12 +544,18 @@ func (r *run) loop(ctx context.Context) error {
 			if err := r.record(data); err != nil {
 				return err
 			}
-			if r.records.Pending() == 0 {
-				if err := errors.Join(r.losses(false, nil), r.flush()); err != nil {
+			idle := r.records.Pending() == 0
+			if idle || n%lookAfter == 0 {
+				if err := r.losses(false, nil); err != nil {
 					return err
 				}
 			}
-			if len(timers) > 0 && !next.After(time.Now()) || r.asked() {
+			if idle {
+				if err := r.flush(); err != nil {
+					return err
+				}
+			}
+			if len(timers) > 0 && !next.After(time.Now()) || r.wanted() {
 				break
 			}
 		}
@@ -545,8 +565,8 @@ func (r *run) loop(ctx context.Context) error {
 	}
 }
 
-// asked tells whether the loop is wanted elsewhere.
-func (r *run) asked() bool {
+// wanted tells whether the loop is wanted elsewhere.
+func (r *run) wanted() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stopped || len(r.queue) > 0
@@ -570,6 +590,9 @@ func (r *run) wait(ctx context.Context, timers []timer) error {
 		}
 		next, err := r.tick(timers)
 		if err != nil {
+			return err
+		}
+		if next, err = r.look(next); err != nil {
 			return err
 		}
 		if err := r.flush(); err != nil {

@@ -170,7 +170,7 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	opts := skep.RunOptions{
 		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
 		Maps: maps, Targets: targets,
-		Events: p.Event, Flush: p.Flush,
+		Events: p.Event, Flush: p.Flush, LiveLosses: r.format == "json",
 		Ready: func(int) {
 			a.ready()
 			if r.dryRun {

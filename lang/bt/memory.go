@@ -142,6 +142,19 @@ func (g *gen) fieldsInto(dst *ir.Value, t *check.Type, elems []syntax.Expr) {
 
 // copyInto copies a value of type from at src to dst as type to.
 func (g *gen) copyInto(dst, src *ir.Value, from, to *check.Type) {
+	if (to.Kind == check.Tuple || to.Kind == check.Record) && !check.SameLayout(from, to) && len(from.Fields) == len(to.Fields) {
+		g.b.MemZero(dst, to.Size)
+		for i, f := range to.Fields {
+			part := from.Fields[i]
+			p, q := g.b.Offset(dst, int64(f.Offset)), g.b.Offset(src, int64(part.Offset))
+			if f.Type.IsScalar() {
+				g.scalarInto(p, g.b.Resize(g.b.Load(memType(part.Type), q), ir.I64, part.Type.Signed), f.Type)
+			} else {
+				g.copyInto(p, q, part.Type, f.Type)
+			}
+		}
+		return
+	}
 	if to.Kind == check.String {
 		g.stringInto(dst, src, min(from.Size, to.Size), to.Size)
 		return
@@ -206,14 +219,15 @@ func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 			continue
 		}
 		p := g.b.Offset(dst, int64(i))
+		align := alignment(p)
 		switch {
-		case len(rest) >= 8:
+		case len(rest) >= 8 && align >= 8:
 			g.b.Store(p, g.b.Const(ir.I64, int64(order.Uint64(rest))))
 			i += 8
-		case len(rest) >= 4:
+		case len(rest) >= 4 && align >= 4:
 			g.b.Store(p, g.b.Const(ir.I32, int64(order.Uint32(rest))))
 			i += 4
-		case len(rest) >= 2:
+		case len(rest) >= 2 && align >= 2:
 			g.b.Store(p, g.b.Const(ir.I16, int64(order.Uint16(rest))))
 			i += 2
 		default:
@@ -260,6 +274,12 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 		}
 		return g.equalBytes(g.memory(x), want, e.Op == syntax.OpEq)
 	}
+	if t := check.Join(xt, yt); t != nil && (t.Kind == check.Tuple || t.Kind == check.Record) {
+		px, py := g.b.Alloca(t.Size, nil, "left"), g.b.Alloca(t.Size, nil, "right")
+		g.into(px, x, t)
+		g.into(py, y, t)
+		return g.equalWords(px, py, t.Size, e.Op == syntax.OpEq)
+	}
 	px, py := g.memory(x), g.memory(y)
 	if xt.Kind == check.String {
 		return g.equalStrings(px, py, n, e.Op == syntax.OpEq)
@@ -274,10 +294,37 @@ func truth(b bool) int64 {
 	return 0
 }
 
-// words calls f for pieces of n bytes that loads can read.
-func words(n int, f func(offset, size int)) {
+// alignment is what is known of the alignment of p, at most 8 bytes. What it
+// leads to begins at a multiple of 8: a variable, a record, a map's value.
+func alignment(p *ir.Value) int {
+	offset := int64(8)
+	for {
+		switch p.Op {
+		case ir.OpPtrAdd:
+			n, ok := p.Args[1].IsConst()
+			if !ok {
+				return 1
+			}
+			offset |= n
+			p = p.Args[0]
+			continue
+		case ir.OpPtrCast, ir.OpNonNull:
+			p = p.Args[0]
+			continue
+		case ir.OpField:
+			offset |= int64(p.Aux.(*ir.FieldRef).Offset)
+			p = p.Args[0]
+			continue
+		}
+		return int(offset & -offset)
+	}
+}
+
+// words calls f for pieces of n bytes that loads can read from memory of an
+// alignment.
+func words(n, align int, f func(offset, size int)) {
 	for i := 0; i < n; {
-		size := 8
+		size := align
 		for size > n-i {
 			size /= 2
 		}
@@ -290,7 +337,7 @@ func words(n int, f func(offset, size int)) {
 func (g *gen) equalBytes(p *ir.Value, want []byte, equal bool) *ir.Value {
 	order := g.target.ByteOrder()
 	var conds []func() *ir.Value
-	words(len(want), func(offset, size int) {
+	words(len(want), alignment(p), func(offset, size int) {
 		conds = append(conds, func() *ir.Value {
 			t := ir.IntType(8 * size)
 			return g.b.Compare(ir.OpEq, g.b.Load(t, g.b.Offset(p, int64(offset))), g.b.Const(t, constant(order, want[offset:offset+size])))
@@ -313,7 +360,7 @@ func constant(order binary.ByteOrder, b []byte) int64 {
 
 func (g *gen) equalWords(x, y *ir.Value, n int, equal bool) *ir.Value {
 	var conds []func() *ir.Value
-	words(n, func(offset, size int) {
+	words(n, min(alignment(x), alignment(y)), func(offset, size int) {
 		conds = append(conds, func() *ir.Value {
 			t := ir.IntType(8 * size)
 			return g.b.Compare(ir.OpEq, g.b.Load(t, g.b.Offset(x, int64(offset))), g.b.Load(t, g.b.Offset(y, int64(offset))))
