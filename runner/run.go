@@ -133,7 +133,9 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		}
 		defer r.child.kill()
 	}
-	r.setVars()
+	if err := r.setVars(); err != nil {
+		return r.result, err
+	}
 	loaded, err := c.Machine.Load(ctx, c.ELF, r.Load)
 	if err != nil {
 		return r.result, err
@@ -146,7 +148,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 }
 
 // setVars gives the object what only this run knows.
-func (r *run) setVars() {
+func (r *run) setVars() error {
 	vars := map[string][]byte{}
 	for name, v := range r.Load.Vars {
 		vars[name] = v
@@ -163,7 +165,19 @@ func (r *run) setVars() {
 	if r.child != nil {
 		set("skep_cpid", uint64(r.child.pid))
 	}
+	if dev, ino, err := device("/proc/self/ns/pid"); err == nil {
+		set("skep_pidns_dev", dev)
+		set("skep_pidns_ino", ino)
+	}
+	for _, c := range r.man.Cgroups {
+		_, id, err := device(c.Path)
+		if err != nil {
+			return fmt.Errorf("the number of the cgroup %s cannot be found: %s", c.Path, reason(err))
+		}
+		set(c.Var, id)
+	}
 	r.Load.Vars = vars
+	return nil
 }
 
 // frames reads a kept stack.

@@ -87,6 +87,7 @@ type lowerer struct {
 	lossVar     *ir.Global
 	ring        *ir.Map
 	stacks      *ir.Map
+	packets     *ir.Map // where skboutput puts them
 	scratchLoss int
 	literals    int
 	funcs       map[*check.Instance]*ir.Func
