@@ -19,7 +19,8 @@ import (
 func main() {
 	file := flag.String("write", "", "put the tables into `FILE`, between its bench markers")
 	reps := flag.Int("n", 10, "repetitions, interleaved; medians are shown")
-	only := flag.String("only", "", "comma-separated list of tables: startup, list, size, cost, rate, attach")
+	only := flag.String("only", "", "comma-separated list of tables: startup, list, size, cost, rate, attach, code")
+	built := flag.String("skep", "", "measure this `BINARY` of skep instead of building one")
 	load := flag.Int("load", 0, "internal: make this many system calls, then say how long they took")
 	rate := flag.Int("rate", 0, "internal: with -load, so many a second")
 	flag.Parse()
@@ -29,7 +30,7 @@ func main() {
 		generate(*load, *rate)
 		return
 	}
-	if err := bench(*file, *reps, *only); err != nil {
+	if err := bench(*file, *built, *reps, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -49,17 +50,19 @@ type bencher struct {
 	out   bytes.Buffer
 }
 
-func bench(file string, reps int, only string) error {
+func bench(file, skep string, reps int, only string) error {
 	dir, err := os.MkdirTemp("", "skep-bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	skep := filepath.Join(dir, "skep")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", skep, "./cmd/skep")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", build, err, out)
+	if skep == "" {
+		skep = filepath.Join(dir, "skep")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", skep, "./cmd/skep")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", build, err, out)
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -87,7 +90,13 @@ func bench(file string, reps int, only string) error {
 		name string
 		make func(dir string) error
 	}{
-		{"startup", b.startup}, {"list", b.list}, {"size", b.size}, {"cost", b.cost}, {"rate", b.rate}, {"attach", b.attach},
+		{"startup", b.startup},
+		{"list", b.list},
+		{"size", b.size},
+		{"cost", b.cost},
+		{"rate", b.rate},
+		{"attach", b.attach},
+		{"code", b.code},
 	}
 	for _, t := range tables {
 		if only != "" && !slices.Contains(strings.Split(only, ","), t.name) {
@@ -139,11 +148,11 @@ func between(page, text string) (string, error) {
 		page += "\n## Measurements\n\n" + beginMark + "\n" + endMark + "\n"
 	}
 	before, rest, ok := strings.Cut(page, beginMark)
-	_, after, ok2 := strings.Cut(rest, endMark)
+	old, after, ok2 := strings.Cut(rest, endMark)
 	if !ok || !ok2 {
 		return "", fmt.Errorf("its markers %s and %s are not in order", beginMark, endMark)
 	}
-	return before + beginMark + "\n\n" + strings.TrimSpace(text) + "\n\n" + endMark + after, nil
+	return before + beginMark + "\n\n" + strings.TrimSpace(merge(old, text)) + "\n\n" + endMark + after, nil
 }
 
 // A sample is what one run took.
