@@ -136,6 +136,10 @@ func (g *gen) tracepoint(p *object.Program) (section string, attach func(hook.Po
 			g.syscall = "sys_exit"
 		}
 		p.Hook = "rawtracepoint:" + g.syscall
+		if g.typedSyscall() {
+			g.feature(target.FeatureTypedRawTP)
+			return "tp_btf/" + g.syscall, none
+		}
 		return "raw_tp/" + g.syscall, none
 	case g.inst.Ctx.Args == nil && g.inst.Ctx.ArgsErr == nil && g.allRaw():
 		if len(g.inst.Points) > 1 {
@@ -146,6 +150,24 @@ func (g *gen) tracepoint(p *object.Program) (section string, attach func(hook.Po
 		return "tp", none
 	}
 	return "tp/" + pt.Subsystem + "/" + pt.Event, none
+}
+
+// typedSyscall reports whether a program for system calls reads registers of
+// its caller, and runs where the verifier knows the type of the pointer to
+// them: reads are loads there instead of calls of a helper.
+func (g *gen) typedSyscall() bool {
+	if !g.target.Feature(target.FeatureTypedRawTP).Have {
+		return false
+	}
+	if g.syscall == "sys_exit" {
+		return true // for the number of the call
+	}
+	for _, s := range g.info.Fields {
+		if s.Arg != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // allRaw reports whether the kernel has raw tracepoints of the names of all
