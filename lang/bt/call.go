@@ -83,7 +83,7 @@ func (g *gen) nsecs(e *syntax.Call) *ir.Value {
 func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	switch f := g.info.Calls[e]; f.Name {
 	case "str":
-		g.strInto(dst, e, t)
+		g.strInto(dst, e, t, true)
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "usym":
@@ -99,8 +99,9 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 }
 
-// strInto reads a string through a pointer into the t.Size bytes at dst.
-func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
+// strInto reads a string through a pointer into the t.Size bytes at dst. What
+// lies behind its end is zeros if padded, else it may be anything.
+func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool) {
 	x := e.Args[0]
 	xt := g.typeOf(x)
 	size := min(g.typeOf(e).Size, t.Size)
@@ -116,7 +117,9 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 			n = g.clamp(g.b.Binary(ir.OpAdd, g.int(g.value(e.Args[1])), g.const64(1)), int64(size))
 		}
 	}
-	g.b.MemZero(dst, t.Size)
+	if padded {
+		g.b.MemZero(dst, t.Size)
+	}
 	read := func(space check.Space) {
 		h := hReadKernelStr
 		if space == check.UserSpace {
@@ -146,6 +149,17 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	default:
 		read(check.KernelSpace)
 	}
+}
+
+// isStr reports whether an expression is a call of str that is not known
+// before it runs.
+func (g *gen) isStr(e syntax.Expr) (*syntax.Call, bool) {
+	call, ok := e.(*syntax.Call)
+	if !ok || g.info.Funcs[call] != nil || g.info.Calls[call] == nil || g.info.Calls[call].Name != "str" {
+		return nil, false
+	}
+	_, known := g.info.Consts[e]
+	return call, !known
 }
 
 // argumentsOfAnySpace reports whether the probe is on functions of the kernel,
@@ -209,6 +223,13 @@ func (g *gen) valueArg(name string, e syntax.Expr) arg {
 	t := g.typeOf(e)
 	if t.IsScalar() {
 		return g.scalarArg(name, e)
+	}
+	// Who reads the record ends at the end of a string.
+	if call, ok := g.isStr(e); ok {
+		return arg{name, t, func(dst *ir.Value) { g.strInto(dst, call, t, false) }}
+	}
+	if id, ok := e.(*syntax.Ident); ok && id.Name == "comm" && t.Size >= commSize {
+		return arg{name, t, func(dst *ir.Value) { g.helper(hComm, dst, g.const64(commSize)) }}
 	}
 	return arg{name, t, func(dst *ir.Value) { g.into(dst, e, t) }}
 }
