@@ -477,6 +477,10 @@ func (p *parser) extern(e *Extern) {
 			e.Effect.Writes = p.spaceSet()
 		case p.acceptWord("volatile"):
 			e.Effect.Volatile = true
+		case p.acceptWord("fills"):
+			e.Effect.Fills = true
+		case p.acceptWord("finds"):
+			e.Effect.Finds = true
 		default:
 			p.endLine()
 			return

@@ -354,6 +354,12 @@ func (p *printer) extern(e *Extern) {
 	if e.Effect.Volatile {
 		p.b.WriteString(" volatile")
 	}
+	if e.Effect.Fills {
+		p.b.WriteString(" fills")
+	}
+	if e.Effect.Finds {
+		p.b.WriteString(" finds")
+	}
 	p.b.WriteByte('\n')
 }
 

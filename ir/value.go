@@ -296,6 +296,15 @@ type Effects struct {
 	// something outside the program may notice: it is neither merged nor
 	// moved, and it is kept when its result is not used.
 	Volatile bool
+	// Fills means that a function writes nothing but as many bytes as its
+	// second operand says to where its first points, and that what it returns
+	// and writes follows from the operands behind them and from what it reads.
+	// Bytes that it leaves as they are it might as well clear.
+	Fills bool
+	// Finds means that a volatile function looks for the key that its second
+	// operand points to in the map that is its first, and finds the same again
+	// until memory is written by another call.
+	Finds bool
 }
 
 // None reports whether an operation is a pure function of its operands:
