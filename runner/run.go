@@ -31,6 +31,9 @@ type Config struct {
 	// Pin is a directory where programs, links and maps are kept after the
 	// run, "" for none.
 	Pin string
+	// Targets are the targets of programs that attach to one object of many,
+	// by their names; see machine.Attach.
+	Targets map[string]string
 	// Events receives everything in order. An error ends the run.
 	Events func(Event) error
 	// Flush is called when no more events are there for now.
@@ -84,6 +87,8 @@ type run struct {
 	links   []held
 	seen    map[object.Loss]uint64
 	checked time.Time
+	// interrupted is closed when the run is to end.
+	interrupted <-chan struct{}
 
 	mu      sync.Mutex
 	records machine.Records
@@ -185,6 +190,7 @@ func (r *run) frames(id uint64) []uint64 {
 func (r *run) all(parent context.Context) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
+	r.interrupted = ctx.Done()
 	if r.man.RingBuffer != "" {
 		records, err := r.loaded.Records(r.man.RingBuffer)
 		if err != nil {
@@ -225,6 +231,9 @@ func (r *run) all(parent context.Context) error {
 	if r.Pin != "" {
 		if err := r.loaded.Pin(r.Pin); err != nil {
 			return errors.Join(fmt.Errorf("nothing can be pinned below %s: %w", r.Pin, err), r.detach())
+		}
+		if err := r.warnPinned(); err != nil {
+			return errors.Join(err, r.detach())
 		}
 	}
 	stopSignals, err := r.signals()

@@ -99,8 +99,8 @@ func rename(n int) {
 	_, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0)
 }
 
-// A build is a program as one compiler made it.
-type build struct {
+// A compiled is a program as one compiler made it.
+type compiled struct {
 	coll     *ebpf.Collection
 	links    []link.Link
 	names    []string // of its programs, sorted
@@ -112,14 +112,14 @@ type build struct {
 	ns       []float64
 }
 
-func (b *build) close() {
+func (b *compiled) close() {
 	b.detach()
 	if b.coll != nil {
 		b.coll.Close()
 	}
 }
 
-func (b *build) detach() {
+func (b *compiled) detach() {
 	for _, l := range b.links {
 		_ = l.Close()
 	}
@@ -129,13 +129,13 @@ func (b *build) detach() {
 // slots is the number of instructions of n bytes.
 func slots(n int) int { return n / 8 }
 
-// load loads an object file.
-func load(path string) (*build, error) {
+// loadObject loads an object file.
+func loadObject(path string) (*compiled, error) {
 	spec, err := ebpf.LoadCollectionSpec(path)
 	if err != nil {
 		return nil, err
 	}
-	b := &build{sections: map[string]string{}}
+	b := &compiled{sections: map[string]string{}}
 	for name, p := range spec.Programs {
 		b.sections[name] = p.SectionName
 		b.names = append(b.names, name)
@@ -168,7 +168,7 @@ func load(path string) (*build, error) {
 }
 
 // attach attaches the programs of a build, by their sections.
-func (b *build) attach() error {
+func (b *compiled) attach() error {
 	for _, name := range b.names {
 		p := b.coll.Programs[name]
 		kind, event, _ := strings.Cut(b.sections[name], "/")
@@ -194,7 +194,7 @@ func (b *build) attach() error {
 }
 
 // drain reads what is in the ring buffer, if the build has one.
-func (b *build) drain(each func(record []byte)) error {
+func (b *compiled) drain(each func(record []byte)) error {
 	m := b.coll.Maps["skep_events"]
 	if m == nil {
 		return nil
@@ -228,7 +228,7 @@ func compareEntries(a, b entry) int {
 }
 
 // result is what the events have left. Losses are an error.
-func (b *build) result(p *program) ([]entry, error) {
+func (b *compiled) result(p *program) ([]entry, error) {
 	var all []entry
 	for name, m := range b.coll.Maps {
 		switch {
@@ -288,7 +288,7 @@ func total(value []byte) (sum uint64) {
 }
 
 // clear empties the maps.
-func (b *build) clear() error {
+func (b *compiled) clear() error {
 	for name, m := range b.coll.Maps {
 		switch m.Type() {
 		case ebpf.RingBuf:
@@ -339,7 +339,7 @@ func (p *program) cause(n int) {
 }
 
 // outcome is what a build makes of a burst of events.
-func (b *build) outcome(p *program) ([]entry, error) {
+func (b *compiled) outcome(p *program) ([]entry, error) {
 	if err := b.clear(); err != nil {
 		return nil, err
 	}
@@ -354,7 +354,7 @@ func (b *build) outcome(p *program) ([]entry, error) {
 }
 
 // same checks that builds make the same of the same events.
-func same(p *program, builds []*build) error {
+func same(p *program, builds []*compiled) error {
 	var err error
 	for range checks {
 		var outcomes [][]entry
@@ -390,7 +390,7 @@ func differ(a, b []entry) error {
 
 // time runs a build for a while and notes the nanoseconds of a run, those of
 // its programs added up.
-func (b *build) time(p *program) error {
+func (b *compiled) time(p *program) error {
 	if err := b.attach(); err != nil {
 		return err
 	}
@@ -467,7 +467,7 @@ func (p *program) clang(dir, object string) error {
 }
 
 // code compares the code of skep with that of clang.
-func (b *bencher) code(skep string) error {
+func (b *bencher) code() error {
 	version, err := exec.Command("clang", "--version").Output()
 	if err != nil {
 		return fmt.Errorf("clang: %w (Debian's packages clang and libbpf-dev have what this needs)", err)
@@ -488,7 +488,7 @@ func (b *bencher) code(skep string) error {
 	}
 	defer enabled.Close()
 
-	var all [][2]*build
+	var all [][2]*compiled
 	defer func() {
 		for _, pair := range all {
 			pair[0].close()
@@ -498,15 +498,15 @@ func (b *bencher) code(skep string) error {
 	for i := range codePrograms {
 		p := &codePrograms[i]
 		paths := [2]string{filepath.Join(dir, p.name+".skep.o"), filepath.Join(dir, p.name+".clang.o")}
-		if err := command(skep, "build", filepath.Join(dir, p.name+".bt"), "-o", paths[0]); err != nil {
+		if err := command(filepath.Join(b.dir, "skep"), "build", filepath.Join(dir, p.name+".bt"), "-o", paths[0]); err != nil {
 			return err
 		}
 		if err := p.clang(dir, paths[1]); err != nil {
 			return err
 		}
-		var pair [2]*build
+		var pair [2]*compiled
 		for j, path := range paths {
-			if pair[j], err = load(path); err != nil {
+			if pair[j], err = loadObject(path); err != nil {
 				return err
 			}
 		}
@@ -545,7 +545,7 @@ func pin() func() {
 	return func() { _ = unix.SchedSetaffinity(0, &before) }
 }
 
-func codeTable(w io.Writer, compiler string, all [][2]*build) {
+func codeTable(w io.Writer, compiler string, all [][2]*compiled) {
 	fmt.Fprintf(w, `
 ### Generated code
 
@@ -563,7 +563,7 @@ time that measuring takes in them.
 	id := func(f float64) float64 { return f }
 	var logs [4]float64
 	for i, pair := range all {
-		values := func(b *build) [4]float64 {
+		values := func(b *compiled) [4]float64 {
 			return [4]float64{float64(b.object), float64(b.verified), float64(b.xlated), median(b.ns, id)}
 		}
 		ours, theirs := values(pair[0]), values(pair[1])

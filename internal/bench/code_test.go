@@ -14,14 +14,6 @@ import (
 	"github.com/skep-bpf/skep/source"
 )
 
-func TestMerge(t *testing.T) {
-	old := "Then.\n\n### A\n\n| 1 |\n\n### B\n\n| 2 |\n"
-	got := merge(old, "Now.\n\n### B\n\n| 3 |\n\n### C\n\n| 4 |\n")
-	if want := "Now.\n\n### A\n\n| 1 |\n\n### B\n\n| 3 |\n\n### C\n\n| 4 |"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
 // TestProgramsAgree loads each program as skep and as clang made it, and
 // compares what both make of the same events.
 func TestProgramsAgree(t *testing.T) {
@@ -52,9 +44,9 @@ func TestProgramsAgree(t *testing.T) {
 			if err := p.clang(dir, paths[1]); err != nil {
 				t.Fatal(err)
 			}
-			var builds []*build
+			var builds []*compiled
 			for _, path := range paths {
-				b, err := load(path)
+				b, err := loadObject(path)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -47,7 +47,8 @@ const policy = `
 
 	# What judges objects, and what runs them.
 	abi, object, verifier/domain < verifier;
-	isa < vm/interp, vm/jit;
+	isa < vm/engine; # the contract of both engines
+	vm/engine < vm/interp, vm/jit;
 	vm/interp, vm/jit, abi, object, hook, machine < vm;
 	hook < machine; # the interface of both machines
 	abi, object, hook, target, machine < kernel;

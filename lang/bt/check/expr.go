@@ -51,6 +51,11 @@ func (c *checker) constant(e syntax.Expr, n int64, t *Type) *Type {
 	return t
 }
 
+// literal is a constant of the smallest type that holds it.
+func (c *checker) literal(e syntax.Expr, n int64, unsigned bool) *Type {
+	return c.constant(e, n, literalType(n, unsigned))
+}
+
 func (c *checker) str(e syntax.Expr, s string) *Type {
 	c.info.Consts[e] = Const{IsString: true, Str: s}
 	return stringType(len(s) + 1)
@@ -59,10 +64,7 @@ func (c *checker) str(e syntax.Expr, s string) *Type {
 func (c *checker) exprType(e syntax.Expr) *Type {
 	switch e := e.(type) {
 	case *syntax.IntLit:
-		if e.Value > 1<<63-1 {
-			return c.constant(e, int64(e.Value), tULiteral)
-		}
-		return c.constant(e, int64(e.Value), tLiteral)
+		return c.literal(e, int64(e.Value), true)
 	case *syntax.StringLit:
 		return c.str(e, e.Value)
 	case *syntax.BoolLit:
@@ -73,7 +75,7 @@ func (c *checker) exprType(e syntax.Expr) *Type {
 	case *syntax.Param:
 		return c.param(e)
 	case *syntax.ParamCount:
-		return c.constant(e, int64(len(c.opts.Args)), tLiteral)
+		return c.literal(e, int64(len(c.opts.Args)), false)
 	case *syntax.Ident:
 		return c.ident(e)
 	case *syntax.Var:
@@ -99,6 +101,9 @@ func (c *checker) exprType(e syntax.Expr) *Type {
 		}
 		t := c.binaryType(e.Op, e.OpLoc, e.X, e.Y, xt, yt)
 		c.foldBinary(e, t)
+		if k, ok := c.info.Consts[e]; ok && t.Kind == Int && xt.Literal && yt.Literal {
+			return c.literal(e, k.Int, !t.Signed)
+		}
 		return t
 	case *syntax.Ternary:
 		return c.ternary(e)
@@ -160,14 +165,14 @@ func (c *checker) part(e syntax.Expr) *Type {
 func (c *checker) param(e *syntax.Param) *Type {
 	if e.N > len(c.opts.Args) {
 		// As in the shell: what was not given is empty, and 0 as a number.
-		return c.constant(e, 0, tLiteral)
+		return c.literal(e, 0, false)
 	}
 	text := c.opts.Args[e.N-1]
 	if n, err := strconv.ParseInt(text, 0, 64); err == nil {
-		return c.constant(e, n, tLiteral)
+		return c.literal(e, n, false)
 	}
 	if n, err := strconv.ParseUint(text, 0, 64); err == nil {
-		return c.constant(e, int64(n), tULiteral)
+		return c.literal(e, int64(n), true)
 	}
 	return c.str(e, text)
 }
@@ -249,14 +254,13 @@ func (c *checker) unary(e *syntax.Unary) *Type {
 	k, isConst := c.info.Consts[e.X]
 	switch e.Op {
 	case syntax.OpNeg:
-		r := intType(8, true)
-		if t.Literal {
-			r = tLiteral
+		switch {
+		case isConst && t.Literal:
+			return c.literal(e, -k.Int, false)
+		case isConst:
+			c.constant(e, -k.Int, tInt64)
 		}
-		if isConst {
-			return c.constant(e, -k.Int, r)
-		}
-		return r
+		return tInt64
 	case syntax.OpNot:
 		if isConst {
 			n := int64(0)
@@ -267,10 +271,13 @@ func (c *checker) unary(e *syntax.Unary) *Type {
 		}
 		return tBool
 	case syntax.OpBitNot:
-		if isConst {
-			return c.constant(e, ^k.Int, t)
+		switch {
+		case isConst && t.Literal:
+			return c.literal(e, ^k.Int, false)
+		case isConst:
+			c.constant(e, ^k.Int, tInt64)
 		}
-		return intType(8, t.Signed)
+		return tInt64
 	}
 	if isConst {
 		c.info.Consts[e] = k
@@ -347,11 +354,15 @@ func (c *checker) incDec(e *syntax.IncDec) *Type {
 			c.errorf(e.OpLoc, "type-mismatch", "only integers and pointers can be counted up or down, $%s is %s", x.Name, describe(t))
 			return tInvalid
 		}
+		if v := c.info.Vars[x]; t.isInt() && t.Size < 8 && !v.Declared {
+			c.assignVar(v, x, tInt64)
+			return v.Type
+		}
 		return t
 	case *syntax.Map, *syntax.MapIndex:
 		m := c.mapTarget(x)
 		m.Writers++
-		if m.Value == nil {
+		if m.Value == nil || m.Value.isInt() && m.Value.Size < 8 {
 			c.mapValue(m, x, tInt64)
 		}
 		if !m.Value.isInt() {
@@ -425,30 +436,24 @@ func (c *checker) binaryType(op syntax.Op, opLoc source.Span, x, y syntax.Expr, 
 		return mismatch()
 	}
 	if op == syntax.OpShl || op == syntax.OpShr {
-		if xt.Literal {
-			return xt
-		}
 		return intType(8, xt.Signed)
 	}
-	if xt.Literal && yt.Literal {
-		if xt.Signed && yt.Signed {
-			return tLiteral
-		}
-		return tULiteral
+	if a, b := c.info.Consts[x], c.info.Consts[y]; op == syntax.OpSub && xt.Literal && yt.Literal && !xt.Signed && !yt.Signed {
+		return intType(8, uint64(a.Int) < uint64(b.Int))
 	}
-	return intType(8, arithmeticSign(op, xt, yt))
+	return intType(8, op == syntax.OpSub || xt.Signed || yt.Signed)
 }
 
-// arithmeticSign is whether an operation on integers is a signed one.
-func arithmeticSign(op syntax.Op, x, y *Type) bool {
-	if op == syntax.OpSub {
-		return true
+// CompareSigned reports whether x < y is decided with signs.
+func CompareSigned(x, y *Type) bool {
+	if x.Kind != Int || y.Kind != Int {
+		return false
 	}
 	if x.Literal != y.Literal {
 		if x.Literal {
 			x, y = y, x
 		}
-		return x.Signed
+		return x.Signed || y.Signed && x.Size < 8
 	}
 	switch {
 	case x.Signed == y.Signed:
@@ -459,14 +464,6 @@ func arithmeticSign(op syntax.Op, x, y *Type) bool {
 		return y.Size < 8
 	}
 	return x.Size < 8
-}
-
-// CompareSigned reports whether x < y is decided with signs.
-func CompareSigned(x, y *Type) bool {
-	if x.Kind == Int && y.Kind == Int {
-		return arithmeticSign(syntax.OpLt, x, y)
-	}
-	return false
 }
 
 // isText reports whether e is a string that is known now.
@@ -724,9 +721,6 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 		return tInvalid
 	}
 	size := t.Size
-	if k, ok := c.info.Consts[e.X]; ok && t.Literal {
-		size = literalSize(k.Int)
-	}
 	if t.Kind == Struct {
 		full, err := c.complete(t.BTF)
 		if err != nil {
@@ -735,7 +729,7 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 		}
 		size, _ = btf.Sizeof(full)
 	}
-	return c.constant(e, int64(size), tULiteral)
+	return c.literal(e, int64(size), true)
 }
 
 func (c *checker) offsetof(e *syntax.Offsetof) *Type {
@@ -764,7 +758,7 @@ func (c *checker) offsetof(e *syntax.Offsetof) *Type {
 		offset += off
 		cur = m.Type
 	}
-	return c.constant(e, int64(offset/8), tULiteral)
+	return c.literal(e, int64(offset/8), true)
 }
 
 func (c *checker) noMember(name *syntax.Name, t btf.Type) {

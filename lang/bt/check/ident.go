@@ -101,7 +101,7 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 	}
 	if arch, ok := abi.ParseArch(c.target.Arch()); ok {
 		if n, ok := abi.Constant(arch, name); ok {
-			return c.constant(e, n, tLiteral)
+			return c.literal(e, n, false)
 		}
 	}
 	if types, err := c.target.Types(); err == nil {
