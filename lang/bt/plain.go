@@ -39,7 +39,7 @@ func (g *gen) bodyOf(s *syntax.For) body {
 	// far as what it is set to.
 	changed, fresh, carried := map[*check.Var]bool{}, map[*check.Var]bool{}, map[*check.Var]bool{}
 	change := func(e syntax.Expr) {
-		if x, ok := e.(*syntax.Var); ok {
+		if x, ok := e.(*syntax.Var); ok && g.info.Vars[x] != nil {
 			changed[g.info.Vars[x]] = true
 		}
 	}
