@@ -36,6 +36,7 @@ type slot struct {
 	// escaped objects have their address stored somewhere, so they live as
 	// long as the frame.
 	escaped bool
+	spill   bool // the home of a spilled register, 8 bytes
 	name    string
 	pos     source.Span
 }
@@ -217,6 +218,9 @@ type function struct {
 	// bounded registers are sizes and offsets that the program compares with
 	// a bound: the verifier forgets it when the value goes through the stack.
 	bounded map[reg]bool
+	// checked registers are copies of bounded ones that live from a check to
+	// the uses behind it; see splitChecks.
+	checked map[reg]bool
 	frame   int // bytes of stack used
 }
 

@@ -41,7 +41,8 @@ func (g *generator) selectFunc(f *ir.Func) *function {
 		g: g, f: f, d: newDemand(f),
 		m: &function{
 			ir: f, nregs: firstVirtual,
-			pointees: map[reg][]*slot{}, unspillable: map[reg]bool{}, bounded: map[reg]bool{},
+			pointees: map[reg][]*slot{}, unspillable: map[reg]bool{},
+			bounded: map[reg]bool{}, checked: map[reg]bool{},
 		},
 		regs:   make([]reg, f.NumValues()),
 		slots:  map[*ir.Value]*slot{},
