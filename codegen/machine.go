@@ -59,6 +59,8 @@ type inst struct {
 	// reload marks the load of a spilled register that is used right here: it
 	// can be repeated.
 	reload bool
+	// keep marks a load that stays though nothing reads its result.
+	keep bool
 
 	sym   any // what a relocation refers to, with its kind
 	reloc object.RelocKind
@@ -156,7 +158,7 @@ func (i *inst) hasEffect() bool {
 	case isa.ClassST, isa.ClassSTX, isa.ClassJMP, isa.ClassJMP32:
 		return true
 	}
-	return false
+	return i.keep
 }
 
 // rematerialisable reports whether i can be repeated wherever its result is

@@ -417,7 +417,7 @@ func (s *selector) other(v *ir.Value) {
 	case ir.OpLoad:
 		a := s.address(v.Args[0], v.Type.Bytes())
 		i := s.emit(isa.LoadMem(sizeOf(v.Type), 0, 0, a.off), s.reg(v), a.base)
-		i.slot, i.core = a.slot, a.core
+		i.slot, i.core, i.keep = a.slot, a.core, v.IsVolatile()
 	case ir.OpStore:
 		s.store(v)
 	case ir.OpAtomic:

@@ -785,6 +785,13 @@ func (p *fnParser) value(b *Block) {
 	switch v.Op {
 	case OpConst, OpAlloca, OpMemCopy, OpMemZero:
 		v.Int = p.int64()
+	case OpLoad, OpStore:
+		switch {
+		case p.acceptWord("volatile"):
+			v.Int = VolatileAccess
+		case p.peek().kind == tokInt:
+			v.Int = p.int64()
+		}
 	case OpAtomic:
 		if p.peek().kind == tokInt {
 			v.Int = p.int64()

@@ -475,6 +475,14 @@ func (p *printer) value(v *Value) {
 		p.f(" %d", v.Int)
 	case OpAlloca, OpMemCopy, OpMemZero:
 		p.f(" %d", v.Int)
+	case OpLoad, OpStore:
+		switch v.Int {
+		case 0:
+		case VolatileAccess:
+			p.b.WriteString(" volatile")
+		default:
+			p.f(" %d", v.Int)
+		}
 	case OpAtomic:
 		if a := AtomicOp(v.Int); a >= 0 && int(a) < len(atomicNames) {
 			p.f(" %s", a)

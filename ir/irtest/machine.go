@@ -217,8 +217,15 @@ func (m *Machine) value(v *ir.Value, get func(*ir.Value) uint64) (uint64, error)
 		}
 		return h, nil
 	case ir.OpLoad:
-		return m.load(v.Args[0].Type.Space, arg(0), v.Type.Bytes())
+		x, err := m.load(v.Args[0].Type.Space, arg(0), v.Type.Bytes())
+		if v.IsVolatile() {
+			m.Trace = append(m.Trace, fmt.Sprintf("load %s %#x", v.Type, x))
+		}
+		return x, err
 	case ir.OpStore:
+		if v.IsVolatile() {
+			m.Trace = append(m.Trace, fmt.Sprintf("store %s %#x", v.Args[1].Type, arg(1)))
+		}
 		return 0, m.store(arg(0), v.Args[1].Type.Bytes(), arg(1))
 	case ir.OpMemZero:
 		b, err := m.at(arg(0), int(v.Int))

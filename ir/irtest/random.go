@@ -383,10 +383,14 @@ func (g *gen) stmt(depth int) {
 		g.keep(b.Swap(g.val(pick(g, ints[1:]))))
 	case n < 40:
 		g.keep(b.Resize(g.cond(), t, g.chance(50)))
-	case n < 50:
+	case n < 49:
 		g.keep(b.Load(t, g.place()))
-	case n < 61:
+	case n < 50:
+		g.keep(b.VolatileLoad(t, g.place()))
+	case n < 60:
 		b.Store(g.place(), g.val(t))
+	case n < 61:
+		b.VolatileStore(g.place(), g.val(t))
 	case n < 63:
 		b.MemCopy(pick(g, g.slots), b.Global(pick(g, g.m.Globals)), 4<<g.r.IntN(3))
 	case n < 65:

@@ -94,6 +94,10 @@ func isFill(v *ir.Value) bool {
 
 // use notes that v uses an address in b as operand i.
 func (b *buffer) use(v *ir.Value, i int) {
+	if v.IsVolatile() {
+		b.known = false
+		return
+	}
 	switch v.Op {
 	case ir.OpPtrAdd, ir.OpField, ir.OpNonNull:
 		if i > 0 {

@@ -99,6 +99,9 @@ func allocaUses(f *ir.Func, addrs *addressBook) map[*ir.Value]*allocaUse {
 				if u == nil {
 					continue
 				}
+				if v.IsVolatile() {
+					u.other = true
+				}
 				switch v.Op {
 				case ir.OpPtrAdd, ir.OpField, ir.OpNonNull, ir.OpLoad, ir.OpMemZero:
 				case ir.OpStore:
@@ -171,9 +174,12 @@ func (m *memory) mayAlias(a address, n int64, b address, k int64) bool {
 	return x == y || x == ir.SpaceMem || y == ir.SpaceMem
 }
 
-// clobbers reports whether v may write to memory that e speaks of.
+// clobbers reports whether v may write to memory that e speaks of. What a
+// volatile load reads may have been changed by something else.
 func (m *memory) clobbers(v *ir.Value, e *fact) bool {
 	switch v.Op {
+	case ir.OpLoad:
+		return v.IsVolatile() && m.mayAlias(e.address, e.size, m.addrs.of(v.Args[0]), int64(v.Type.Bytes()))
 	case ir.OpStore:
 		return m.mayAlias(e.address, e.size, m.addrs.of(v.Args[0]), int64(v.Args[1].Type.Bytes()))
 	case ir.OpMemZero, ir.OpMemCopy:
@@ -233,6 +239,11 @@ func loads(p *context) bool {
 		for _, v := range b.Values {
 			for i, a := range v.Args {
 				v.Args[i] = sub.Of(a)
+			}
+			if v.IsVolatile() {
+				state = m.kill(state, v)
+				kept = append(kept, v)
+				continue
 			}
 			switch v.Op {
 			case ir.OpLoad:
@@ -329,6 +340,10 @@ func loopWriters(cfg *ir.CFG) map[*ir.Loop][]*ir.Value {
 		for _, b := range l.Blocks {
 			for _, v := range b.Values {
 				switch v.Op {
+				case ir.OpLoad:
+					if v.IsVolatile() {
+						w[l] = append(w[l], v)
+					}
 				case ir.OpStore, ir.OpMemZero, ir.OpMemCopy, ir.OpAtomic, ir.OpCall:
 					w[l] = append(w[l], v)
 				}
@@ -546,7 +561,7 @@ func (d *deadStore) step(v *ir.Value, live bitset) (dead bool) {
 			n = int64(v.Args[1].Type.Bytes())
 		}
 		if from, to, exact, ok := d.bytes(v.Args[0], n); ok {
-			if !live.any(from, to) && d.uses[v.ID] == 0 {
+			if !live.any(from, to) && d.uses[v.ID] == 0 && !v.IsVolatile() {
 				return true
 			}
 			if exact {
