@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/machine"

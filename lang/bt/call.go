@@ -89,7 +89,7 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "str":
-		g.strInto(dst, e, t)
+		g.strInto(dst, e, t, true)
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "usym":
@@ -105,8 +105,9 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 }
 
-// strInto reads a string through a pointer into the t.Size bytes at dst.
-func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
+// strInto reads a string through a pointer into the t.Size bytes at dst. What
+// lies behind its end is zeros if padded, else it may be anything.
+func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool) {
 	x := e.Args[0]
 	xt := g.typeOf(x)
 	size := min(g.typeOf(e).Size, t.Size)
@@ -126,7 +127,9 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 			n = g.clamp(want, int64(size))
 		}
 	}
-	g.b.MemZero(dst, t.Size)
+	if padded {
+		g.b.MemZero(dst, t.Size)
+	}
 	read := func(space check.Space) {
 		h := hReadKernelStr
 		if space == check.UserSpace {
@@ -178,6 +181,17 @@ func (g *gen) cutString(dst, want, addr *ir.Value, size int, space check.Space, 
 		return
 	}
 	g.ifThen(g.b.Compare(ir.OpUGt, want, g.const64(int64(size))), look)
+}
+
+// isStr reports whether an expression is a call of str that is not known
+// before it runs.
+func (g *gen) isStr(e syntax.Expr) (*syntax.Call, bool) {
+	call, ok := e.(*syntax.Call)
+	if !ok || g.info.Funcs[call] != nil || g.info.Calls[call] == nil || g.info.Calls[call].Name != "str" {
+		return nil, false
+	}
+	_, known := g.info.Consts[e]
+	return call, !known
 }
 
 // argumentsOfAnySpace reports whether the probe is on functions of the kernel,
@@ -245,6 +259,13 @@ func (g *gen) valueArg(name string, e syntax.Expr) arg {
 	}
 	if r := g.info.PrintedArgs[e]; r != nil {
 		e = r
+	}
+	// Who reads the record ends at the end of a string.
+	if call, ok := g.isStr(e); ok {
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.strInto(dst, call, t, false) }}
+	}
+	if id, ok := e.(*syntax.Ident); ok && id.Name == "comm" && t.Size >= commSize {
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.helper(hComm, dst, g.const64(commSize)) }}
 	}
 	return arg{name: name, t: t, write: func(dst *ir.Value) { g.into(dst, e, t) }}
 }
