@@ -15,8 +15,11 @@ const MaxLoops = 8 << 20
 
 // Quantum is the budget that keeps a run in native code, where Go can neither
 // preempt it nor collect garbage, well below a millisecond even if every
-// instruction misses the caches, while leaving costs below a percent.
-const Quantum = 1 << 14
+// instruction misses the caches, while leaving costs below a percent. It does not
+// bound what the first touch of a page costs, some microseconds: a host that runs
+// hostile programs looks at the clock at each Budget exit, and halves the budget
+// of a run that stays too long.
+const Quantum = 1 << 13
 
 // Exit says why a run came back.
 type Exit uint32
@@ -108,7 +111,8 @@ type State struct {
 	ResumePC uintptr
 	// SP is the top of Stack in use, growing down; 0 when nothing runs.
 	SP uintptr
-	// HostSP is the stack pointer of the goroutine while native code runs.
+	// HostSP is how native code gets back: the stack pointer of the goroutine, or
+	// on arm64 the address to return to.
 	HostSP uintptr
 	// Target answers a TailCall exit; 0 means that the tail call failed.
 	Target uintptr

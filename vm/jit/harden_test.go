@@ -232,7 +232,7 @@ func TestSoak(t *testing.T) {
 	for cpu := range 2 * runtime.GOMAXPROCS(0) {
 		group.Go(func() {
 			s := engine.NewState(4)
-			s.Base, s.StackLimit = uintptr(c.Base()), 0x1000
+			s.Base, s.StackLimit = uintptr(c.Base()), uint32(0x4000+0x4000*cpu-engine.FrameSize)
 			for time.Now().Before(end) {
 				s.Regs[10], s.Budget = uint64(0x4000+0x4000*cpu), engine.Quantum
 				if err := code.Start(s, 0); err != nil {
