@@ -20,11 +20,11 @@ var stateLayout = audit.Layout{
 }
 
 func auditX86(out *output) error {
-	return audit.AMD64(audit.Code{Text: out.code, Entries: append(out.starts, out.funcs...), State: stateLayout})
+	return audit.AMD64(audit.Code{Text: out.code, Starts: out.starts, Entries: out.funcs, State: stateLayout})
 }
 
 func auditA64(out *output) error {
-	return audit.ARM64(audit.Code{Text: out.code, Entries: append(out.starts, out.funcs...), State: stateLayout})
+	return audit.ARM64(audit.Code{Text: out.code, Starts: out.starts, Entries: out.funcs, State: stateLayout})
 }
 
 // audited returns a generator whose code is audited before anything runs.

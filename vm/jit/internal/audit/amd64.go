@@ -387,6 +387,9 @@ func AMD64(c Code) error {
 	}
 	a := &amd64{c: c, insns: insns}
 	var entries []edge
+	for _, e := range c.Starts {
+		entries = append(entries, edge{e, a.hosts(0)})
+	}
 	for _, e := range c.Entries {
 		entries = append(entries, edge{e, a.fresh(0)})
 	}
@@ -405,6 +408,9 @@ func (a *amd64) fresh(depth int) flow {
 	f.regs[xBP] = inCage
 	return f
 }
+
+// hosts is what is known where the host enters: nothing.
+func (a *amd64) hosts(depth int) flow { return flow{depth: depth} }
 
 func (a *amd64) step(at int, f flow) ([]edge, error) {
 	i := a.insns[at]
@@ -434,7 +440,7 @@ func (a *amd64) step(at int, f flow) ([]edge, error) {
 	out := &edges[0].flow
 	if i.form == fLea && i.rip {
 		// The address of a place where the run goes on.
-		edges = append(edges, edge{i.target, a.fresh(f.depth)})
+		edges = append(edges, edge{i.target, a.hosts(f.depth)})
 	}
 	if err := a.effect(&i, &f, out); err != nil {
 		return nil, err

@@ -32,6 +32,9 @@ func ARM64(c Code) error {
 	}
 	a := &arm64{c}
 	var entries []edge
+	for _, e := range c.Starts {
+		entries = append(entries, edge{e, a.hosts(0)})
+	}
 	for _, e := range c.Entries {
 		entries = append(entries, edge{e, a.fresh(0)})
 	}
@@ -46,6 +49,9 @@ func (a *arm64) fresh(depth int) flow {
 	f.regs[aLink] = link
 	return f
 }
+
+// hosts is what is known where the host enters: that it wants to be returned to.
+func (a *arm64) hosts(depth int) flow { return a.fresh(depth) }
 
 // signedField returns the bits of w from shift on, sign extended.
 func signedField(w uint32, shift, bits int) int {
@@ -81,8 +87,7 @@ func (a *arm64) step(at int, f flow) ([]edge, error) {
 	out := &edges[0].flow
 	if w&0x9f000000 == 0x10000000 { // adr, of a place where the run goes on
 		to := at + signedField(w, 5, 19)<<2 + int(w>>29&3)
-		resumed := a.fresh(f.depth)
-		edges = append(edges, edge{to, resumed})
+		edges = append(edges, edge{to, a.hosts(f.depth)})
 		return edges, a.write(out, int(w&31), unknown)
 	}
 	var err error

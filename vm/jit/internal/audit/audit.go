@@ -5,7 +5,8 @@ import "fmt"
 // Code is what is audited.
 type Code struct {
 	Text    []byte
-	Entries []int  // offsets where the host and calls enter
+	Starts  []int  // offsets where the host enters
+	Entries []int  // offsets where calls enter
 	State   Layout // of the State
 }
 
