@@ -1,7 +1,0 @@
-//go:build linux
-
-package jit
-
-var auditedNative = audited(x86Generate, auditX86)
-
-var trapBytes = []byte{trapFill}
