@@ -32,6 +32,11 @@ type Config struct {
 	// Pin is a directory where programs, links and maps are kept after the
 	// run, "" for none.
 	Pin string
+	// Only runs the tests (object.KindTest) or benchmarks (object.KindBench) of
+	// a script and attaches nothing; "" is an ordinary run. Filter chooses
+	// among them by name ("test:NAME"); nil takes all.
+	Only   object.ProgramKind
+	Filter func(name string) bool
 	// Targets are the targets of programs that attach to one object of many,
 	// by their names; see machine.Attach.
 	Targets map[string]string
@@ -95,6 +100,8 @@ type run struct {
 	last    machine.Var // see object.LastRecordVar; nil when there is none
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
+	testing     bool // a test runs, and
+	failed      bool // an assertion of it failed
 
 	mu      sync.Mutex
 	records machine.Records
@@ -142,7 +149,10 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		}
 		defer r.child.kill()
 	}
-	r.setVars()
+	r.Load.Stats = r.Load.Stats || r.Only == object.KindBench
+	if err := r.setVars(); err != nil {
+		return r.result, err
+	}
 	loaded, err := c.Machine.Load(ctx, c.ELF, r.Load)
 	if err != nil {
 		return r.result, err
@@ -155,7 +165,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 }
 
 // setVars gives the object what only this run knows.
-func (r *run) setVars() {
+func (r *run) setVars() error {
 	vars := map[string][]byte{}
 	for name, v := range r.Load.Vars {
 		vars[name] = v
@@ -172,7 +182,19 @@ func (r *run) setVars() {
 	if r.child != nil {
 		set("skep_cpid", uint64(r.child.pid))
 	}
+	if dev, ino, err := device("/proc/self/ns/pid"); err == nil {
+		set("skep_pidns_dev", dev)
+		set("skep_pidns_ino", ino)
+	}
+	for _, c := range r.man.Cgroups {
+		_, id, err := device(c.Path)
+		if err != nil {
+			return fmt.Errorf("the number of the cgroup %s cannot be found: %s", c.Path, reason(err))
+		}
+		set(c.Var, id)
+	}
 	r.Load.Vars = vars
+	return nil
 }
 
 // frames reads a kept stack.
@@ -229,6 +251,9 @@ func (r *run) all(parent context.Context) error {
 	}
 	if err := r.drain(false); err != nil {
 		return r.finish(err)
+	}
+	if r.Only != "" {
+		return r.finish(r.runOnly(ctx))
 	}
 	closeBuffers, err := r.openBuffers(ctx)
 	if err != nil {

@@ -258,6 +258,10 @@ func (g *gen) branch(e syntax.Expr, then, els *ir.Block) {
 			return
 		}
 	}
+	if differ, ok := g.equalText(e, false); ok {
+		g.b.If(differ, then, els)
+		return
+	}
 	v := g.value(e)
 	if v.Type.IsPtr() {
 		v = g.b.PtrToInt(v)

@@ -226,6 +226,7 @@ func (c *checker) mapKey(m *Map, span source.Span, keys []syntax.Expr) {
 		if m.Key != nil {
 			c.errorf(span, "missing-key", "%s has a key of type %s", m.Name, m.Key).
 				NoteAt(m.keySpan, "as used here")
+			return
 		}
 		if !m.noKey {
 			m.noKey, m.keySpan = true, span
