@@ -45,12 +45,12 @@ var integers = []template{
 	{text: "((struct own *)kptr({int}))->lo"}, {text: "((struct own *)uptr({int})).in.q"}, {text: "((struct own *){int})->arr[{int} & 3]"},
 	{text: "((uint16 *)kptr({int}))[{small}]"}, {text: "(int64)((struct own *)uptr({int})).next"}, {text: "((struct own *)uptr({int}))->next->x"},
 	{text: "({int} ?: {int})"}, {text: "({ let $@ = {int}; $@ * 3 })"}, {text: "(if {bool} { {int} } else { {int} })"}, {text: "(if ({bool}) { {int} } else if ({bool}) { 1 } else { 2 })"},
-	{text: "(a={int}, b={text}).a"}, {text: "({int}, ({int}, {text})).1.0"}, {text: "({int}, {text})[0]"}, {text: "(int64){text}[{small}]"},
+	{text: "(a={int}, b={text}).a"}, {text: "({int}, ({int}, {text})).1.0"}, {text: "({int}, {text})[0]"}, {text: "(int64){text}[0]"},
 	{text: "((uint8[8]){int})[{int} & 7]"}, {text: "pton(\"10.1.2.3\")[{three}]"}, {text: "twice({int})"}, {text: "larger({int}, {int})"}, {text: "rounds({int})"},
 	{text: "AF_INET6"}, {text: "SIGKILL"}, {text: "BLUE"}, {text: "(typeof({int})){int}"}, {text: "(enum color){int}"}, {text: "SIX"}, {text: "ADD({int}, 2)"},
 	{text: "'c'"}, {text: "5ms"}, {text: "(uint64)is_ptr(curtask)"}, {text: "@count"}, {text: "(int64)@avg[{text}]"}, {text: "@sum[{int}]"}, {text: "@min[{int}]"}, {text: "@max"},
 	{text: "*&@n"}, {text: "cgroup"},
-	{"reg(\"ip\")", registers}, {"(int64)func", function}, {"(int64)retval", kprobeOnly}, {"arg1", kprobeOnly},
+	{"reg(\"ip\")", registers}, {"(int64)func", kprobeOnly}, {"(int64)retval", kprobeOnly}, {"arg1", kprobeOnly},
 }
 
 var booleans = []template{
@@ -63,7 +63,7 @@ var booleans = []template{
 }
 
 var texts = []template{
-	{text: "str({text})"}, {text: "str(uptr({int}))"}, {text: "str(kptr({int}), {small})"}, {text: "str(uptr({int}), {int})"}, {text: "pcomm"}, {text: "pcomm(curtask)"}, {text: "leader_comm"},
+	{text: "str({text})"}, {text: "str(uptr({int}))"}, {text: "str(kptr({int}), {small})"}, {text: "str(uptr({int}), ({int} & 31) + 1)"}, {text: "pcomm"}, {text: "pcomm(curtask)"}, {text: "leader_comm"},
 	{text: "curtask.group_leader.comm"}, {text: "str($2)"}, {text: "getopt(\"text\", \"default\")"}, {text: "(string[8]){text}"},
 	{text: "(if {bool} { {text} } else { {text} })"}, {text: "(a={int}, b={text}).b"}, {text: "({int}, ({int}, {text})).1.1"}, {text: "(str((char *)uptr({int})) == {text} ? \"yes\" : \"no\")"},
 	{"probetype", hooked}, {"str(path(ctx.file.f_path))", taskFile},
@@ -85,7 +85,7 @@ var statements = []template{
 	{text: "time(\"%H:%M:%S\\n\");"}, {text: "cat(\"/proc/%d/comm\", {int});"}, {text: "errorf(\"%d %s\\n\", {int}, {text});"}, {text: "warnf(\"%s\\n\", {text});"},
 	{text: "assert({bool}, \"it does not hold\");"}, {text: "static_assert(sizeof(uint32) == 4, \"no\");"}, {text: "if ($# > 9) { fail(\"%d\", $#); }"}, {text: "system(\"true %d\", {int});"},
 	{text: "print(@byint, 3);"}, {text: "print(@byint, 3, 2);"}, {text: "print(@byint[{int}]);"}, {text: "print(@pair[{int}]);"}, {text: "clear(@two);"}, {text: "zero(@count);"},
-	{text: "delete(@byint[{int}]);"}, {text: "delete(@n);"}, {text: "_ = {int};"}, {text: "signal({int});"}, {text: "signal(\"SIGUSR1\");"}, {text: "signal_thread(10);"},
+	{text: "delete(@byint[{int}]);"}, {text: "delete(@n);"}, {text: "_ = {int};"}, {text: "signal({small});"}, {text: "signal(\"SIGUSR1\");"}, {text: "signal_thread(10);"},
 	{"write_user({int}, curtask.comm, 4);", writing}, {text: "printf(\"%*d|%-5s|%r|%rx|%rh|%c|%o|%X|%hhu|%.3s\\n\", {three}, {int}, {text}, buf({text}, 3), buf({text}, 3), buf({text}, 3), {int}, {int}, {int}, {int}, {text});"},
 	{text: "printf(\"%s %d %s %s\\n\", {value}, {int}, {value}, {value});"}, {text: "print({value});"}, {text: "if (find(@byint, {int}, $@)) { @n = $@; }"},
 	{text: "bump(@n, {int});"}, {text: "hello({int});"}, {text: "@tseries = tseries({int}, 1s, 10);"}, {text: "@tseries2[{text}] = tseries({int}, 100ms, 5, \"max\");"}, {text: "unroll(2) { print({int}); }"},
