@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skep-bpf/skep"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/runner"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/ui/json"
@@ -28,8 +30,17 @@ type runFlags struct {
 	verbose  bool
 	dryRun   bool
 	pin      string
+	replace  bool
+	maps     []string
+	targets  []string
+	token    string
 	noSource bool
 	args     []string // of an object; nil keeps those it was built with
+	named    map[string]string
+	live     bool // losses are told as they happen
+	test     bool
+	bench    bool
+	filter   string
 }
 
 func (r *runFlags) add(cmd *cobra.Command, a *app) {
@@ -43,11 +54,20 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.BoolVarP(&r.verbose, "verbose", "v", false, "tell more, and show what the kernel's verifier says")
 	f.BoolVar(&r.dryRun, "dry-run", false, "end as soon as everything is attached")
 	f.StringVar(&r.pin, "pin", "", "keep programs and maps attached after the end, pinned below `DIR` of a bpffs")
+	f.BoolVar(&r.replace, "replace", false, "with --pin: take the place of what is pinned there, and keep its maps")
+	f.StringArrayVar(&r.maps, "map", nil, "use a pinned map instead of a new one: `NAME=PATH`")
+	f.StringArrayVar(&r.targets, "attach", nil, "what a program of an object attaches to, where its section does not say: `PROGRAM=TARGET`, such as xdp_drop=eth0")
+	f.StringVar(&r.token, "token", "", "load with a BPF token of the bpffs at `DIR`, in a user namespace")
 	f.BoolVar(&r.noSource, "no-source", false, "refuse an object that does not fit this machine instead of compiling its source again")
+	f.BoolVar(&r.live, "live", false, "tell of lost events, failed reads and full maps as they happen; JSON does so always")
+	f.BoolVar(&r.test, "test", false, "run the script's test: probes alone")
+	f.BoolVar(&r.bench, "bench", false, "run the script's bench: probes alone, and measure them")
+	f.StringVar(&r.filter, "probe-filter", "", "with --test and --bench: only the probes whose names match `REGEX`")
 	f.BoolVar(&a.noWarnings, "no-warnings", false, "show no warnings")
 	fixed(cmd, "format", "text", "json")
 	fixed(cmd, "buffer", "line", "full", "none")
 	_ = cmd.MarkFlagDirname("pin")
+	_ = cmd.MarkFlagDirname("token")
 }
 
 func fixed(cmd *cobra.Command, flag string, values ...string) {
@@ -68,6 +88,12 @@ func (r *runFlags) check(a *app) error {
 		return usagef("-c and -p exclude each other")
 	case r.pid < 0:
 		return usagef("-p takes the number of a process, not %d", r.pid)
+	case r.test && r.bench:
+		return usagef("--test and --bench exclude each other")
+	case r.filter != "" && !r.test && !r.bench:
+		return usagef("--probe-filter chooses among what --test or --bench runs")
+	case r.replace && r.pin == "":
+		return usagef("--replace needs --pin, the directory of what is to be replaced")
 	}
 	return nil
 }
@@ -93,7 +119,7 @@ that begin with -- are for getopt.`,
 			if err := r.check(a); err != nil {
 				return err
 			}
-			in, err := a.read(&s, args)
+			in, err := a.read(&s, s.parameters(cmd, args))
 			if err != nil {
 				return err
 			}
@@ -112,13 +138,14 @@ func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input
 		if len(in.args) > 0 {
 			r.args = in.args
 		}
+		r.named = s.named
 	}
 	if obj == nil {
 		o, err := s.options(in.args)
 		if err != nil {
 			return err
 		}
-		if o.Target != nil {
+		if s.target != "" {
 			return usagef("--target compiles for another machine; run is for this one (skep check and skep build take --target)")
 		}
 		o.PID, o.HasCommand = r.pid, r.command != ""
@@ -145,12 +172,21 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	if err != nil {
 		return err
 	}
+	maps, err := pairs("map", "NAME=PATH", r.maps)
+	if err != nil {
+		return err
+	}
+	targets, err := pairs("attach", "PROGRAM=TARGET", r.targets)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
-		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin,
-		Events: p.Event, Flush: p.Flush,
+		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
+		Maps: maps, Targets: targets, Named: r.named,
+		Events: p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
 		Ready: func(int) {
 			a.ready()
 			if r.dryRun {
@@ -158,7 +194,11 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 			}
 		},
 	}
-	opts.Load.Verbose = r.verbose
+	a.verbose = r.verbose
+	opts.Load.TokenPath = r.token
+	if err := r.only(&opts); err != nil {
+		return err
+	}
 	switch r.buffer {
 	case "none":
 		opts.Events = func(e runner.Event) error { return errors.Join(p.Event(e), p.Flush()) }
@@ -171,6 +211,38 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 		err = flush
 	}
 	return err
+}
+
+// only limits a run to tests or benchmarks where that was asked for.
+func (r *runFlags) only(opts *skep.RunOptions) error {
+	switch {
+	case r.test:
+		opts.Only = object.KindTest
+	case r.bench:
+		opts.Only = object.KindBench
+	}
+	if r.filter == "" {
+		return nil
+	}
+	re, err := regexp.Compile(r.filter)
+	if err != nil {
+		return usagef("--probe-filter %q is no regular expression: %v", r.filter, err)
+	}
+	opts.Filter = re.MatchString
+	return nil
+}
+
+// pairs takes apart the values of a flag that are name=value.
+func pairs(flag, form string, list []string) (map[string]string, error) {
+	m := map[string]string{}
+	for _, s := range list {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok || name == "" || value == "" {
+			return nil, usagef("--%s takes %s, not %q", flag, form, s)
+		}
+		m[name] = value
+	}
+	return m, nil
 }
 
 // A printer shows events.
@@ -250,7 +322,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Example: `  skep check tools/*.bt
   skep check --target server.skep trace.bt
   skep check --json -e 'BEGIN { printf("%d\n", comm); }'`,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args = s.parameters(cmd, args)
 			inputs := [][]string{args}
 			if s.execute == "" {
 				inputs = nil

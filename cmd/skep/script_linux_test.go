@@ -15,11 +15,17 @@ func TestMain(m *testing.M) {
 		main() // a copy of this test that "skep build --exe" made
 	}
 	testscript.Main(m, map[string]func(){
-		"skep":      main,
-		"bpftrace":  main,
-		"skep-load": load,
-		"work":      work,
-		"as":        as,
+		"skep":         main,
+		"bpftrace":     main,
+		"skep-load":    load,
+		"work":         work,
+		"absent":       absent,
+		"as":           as,
+		"packet":       packet,
+		"skep-capture": showCapture,
+		"pidns":        pidns,
+		"signalled":    signalled,
+		"written":      written,
 	})
 }
 
@@ -36,8 +42,6 @@ func TestCommands(t *testing.T) {
 func TestScripts(t *testing.T) {
 	guest.Matrix(t, guest.Config{
 		Files: guest.Files{"testdata": "testdata"}, Timeout: 10 * time.Minute,
-		// Emulated processors race when the kernel changes its own code.
-		CPUs: 1,
 	}, func(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)

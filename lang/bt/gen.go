@@ -40,7 +40,6 @@ type gen struct {
 	parent       *gen
 	up           *ir.Value // the frame of the function around
 	shared       *frame
-	result       *ir.Value // what a function of the script returns
 }
 
 type loop struct{ next, done *ir.Block }
@@ -97,6 +96,19 @@ func (g *gen) ifThen(cond *ir.Value, then func()) {
 	g.b.If(cond, yes, done)
 	g.b.At(yes)
 	then()
+	g.jump(done)
+	g.b.At(done)
+}
+
+// ifElse runs one of two.
+func (g *gen) ifElse(cond *ir.Value, then, otherwise func()) {
+	yes, no, done := g.block("then"), g.block("else"), g.block("done")
+	g.b.If(cond, yes, no)
+	g.b.At(yes)
+	then()
+	g.jump(done)
+	g.b.At(no)
+	otherwise()
 	g.jump(done)
 	g.b.At(done)
 }
@@ -245,6 +257,10 @@ func (g *gen) branch(e syntax.Expr, then, els *ir.Block) {
 			g.branch(e.X, els, then)
 			return
 		}
+	}
+	if differ, ok := g.equalText(e, false); ok {
+		g.b.If(differ, then, els)
+		return
 	}
 	v := g.value(e)
 	if v.Type.IsPtr() {
