@@ -280,6 +280,10 @@ func TestCorpusKernel(t *testing.T) {
 		if c.caps == CapsNone {
 			continue // this kernel may not let those load anything
 		}
+		o.logLevel = 5
+		if c.long {
+			o.logLevel = 4
+		}
 		a, err := o.load(c.program, c.caps, 0)
 		if err != nil {
 			t.Errorf("%s: %v", c.where(), err)
