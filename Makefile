@@ -1,4 +1,4 @@
-.PHONY: build test bench picture generate fmt lint cross
+.PHONY: build test bench microbench fuzz picture generate fmt lint cross
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/ ./cmd/...
@@ -7,8 +7,13 @@ test:
 	scripts/test
 
 bench:
-	CGO_ENABLED=0 go test -run '^$$' -bench . -benchmem ./...
 	CGO_ENABLED=0 go run ./internal/bench -write CONFORMANCE.md
+
+microbench:
+	CGO_ENABLED=0 go test -run '^$$' -bench . -benchmem ./...
+
+fuzz:
+	scripts/fuzz
 
 picture: build
 	scripts/picture

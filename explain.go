@@ -2,6 +2,7 @@ package skep
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -32,6 +33,9 @@ func split(err error) []error {
 	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
+		if err == nil {
+			return nil
+		}
 		return []error{err}
 	}
 	var all []error
@@ -47,11 +51,30 @@ func split(err error) []error {
 	return all
 }
 
+// A VerifierError is the kernel's refusal of a program, with its log.
+type VerifierError = kernel.VerifierError
+
+// Rejections returns the refusals of programs that err consists of.
+func Rejections(err error) []*VerifierError {
+	var list []*VerifierError
+	for _, one := range split(err) {
+		var e *VerifierError
+		if errors.As(one, &e) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 func explain(err error) source.List {
 	var diags source.List
 	var diag *source.Diagnostic
 	if errors.As(err, &diags) || errors.As(err, &diag) {
 		return source.Diagnostics(err)
+	}
+	var rejected *VerifierError
+	if errors.As(err, &rejected) {
+		return source.List{rejection(rejected)}
 	}
 	var path *fs.PathError
 	if errors.As(err, &path) && err == error(path) {
@@ -62,11 +85,59 @@ func explain(err error) source.List {
 	d := &source.Diagnostic{Code: "failed", Message: message}
 	if errors.Is(err, fs.ErrPermission) {
 		d.Code = "permission"
+		var explained *kernel.PrivilegeError
+		if errors.As(err, &explained) {
+			return source.List{d} // says itself what is missing
+		}
 		for _, n := range privilegeNotes() {
 			d.Notef("%s", n)
 		}
 	}
 	return source.List{d}
+}
+
+// rejection shows a program's refusal at the line of the source that it comes
+// from. What the kernel has of that line suffices, so objects of other
+// compilers are shown alike.
+func rejection(e *VerifierError) *source.Diagnostic {
+	d := &source.Diagnostic{Code: "rejected", Message: "the kernel refuses program " + e.Program}
+	switch {
+	case e.Reason != "":
+		d.Message += ": " + e.Reason
+	case e.Message != "":
+		d.Message += ": " + e.Message
+	default:
+		d.Message += ": " + e.Err.Error()
+	}
+	if w := e.Where; w.Row > 0 {
+		text := strings.TrimRight(w.Text, "\n")
+		file := source.NewFile(w.File, strings.Repeat("\n", w.Row-1)+text)
+		start, end := token(text, w.Col)
+		d.Span = source.Span{File: file, Start: w.Row - 1 + start, End: w.Row - 1 + end}
+	}
+	if e.Message != "" {
+		at := ""
+		if e.Slot >= 0 {
+			at = fmt.Sprintf(" of instruction %d of %s", e.Insn, e.Func)
+		}
+		d.Notef("the kernel's verifier says%s: %s", at, e.Message)
+	}
+	return d
+}
+
+// token is where the token at a column (from 1, 0 for unknown) of a line
+// begins and ends; without a column it is all of the line but its indentation.
+func token(line string, col int) (start, end int) {
+	if col < 1 || col > len(line) {
+		return len(line) - len(strings.TrimLeft(line, " \t")), len(line)
+	}
+	word := func(c byte) bool {
+		return c == '_' || c == '$' || c == '@' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= 0x80
+	}
+	start = col - 1
+	for end = start + 1; word(line[start]) && end < len(line) && word(line[end]); end++ {
+	}
+	return start, end
 }
 
 // pathWords says what went wrong with a file.

@@ -101,13 +101,26 @@ type RunOptions struct {
 	// once everything is attached, and whose end ends the run.
 	Command []string
 	// Pin is a directory of a bpffs where programs, links and maps stay after
-	// the run, "" for none.
+	// the run, "" for none. Removing the directory detaches them.
 	Pin string
+	// Replace takes the place of the object that is pinned below Pin: its maps
+	// go on with what is in them, and its links run the new programs.
+	// Otherwise a directory that has pins is refused.
+	Replace bool
+	// Maps are paths of pinned maps to use instead of new ones, by the maps'
+	// names: "@reads", or as an object of another compiler calls them.
+	Maps map[string]string
+	// Targets say for programs that attach to one object of many to which
+	// ("eth0"), by the programs' names; see [machine.Attach].
+	Targets map[string]string
 	// Events receives everything in order; what it is given is good until it
 	// returns (see [runner.Event.Clone]). An error ends the run.
 	Events func(runner.Event) error
 	// Flush, where there is one, is called when no more events are there for now.
 	Flush func() error
+	// LiveLosses asks for events of all that goes wrong while the run lasts.
+	// Without it only lost events are told at once, and the rest at the end.
+	LiveLosses bool
 	// Ready is called once everything is attached.
 	Ready func(attached int)
 	// Started gets a handle to the run before its first program runs.
@@ -128,6 +141,9 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 			return runner.Result{}, err
 		}
 	}
+	if opts.Load, err = pinOptions(o.Manifest, opts); err != nil {
+		return runner.Result{}, err
+	}
 	if o.Manifest.UsesPID {
 		vars := maps.Clone(opts.Load.Vars)
 		if vars == nil {
@@ -140,11 +156,11 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	}
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
-		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin,
+		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin, Targets: opts.Targets,
 		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
 			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
 		},
-		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
+		Events: opts.Events, Flush: opts.Flush, LiveLosses: opts.LiveLosses, Ready: opts.Ready, Started: opts.Started,
 	})
 }
 

@@ -698,6 +698,11 @@ func (c *checker) call(v *Value) {
 			c.bad(v, "what is called is not one of the module's externs")
 		}
 		params, result, checked = callee.Params, callee.Result, callee.Params != nil
+		if result.IsPtr() && result.Size == 0 {
+			// How much memory it gives may depend on its arguments, as of
+			// bpf_ringbuf_reserve.
+			result.Size = v.Type.Size
+		}
 	default:
 		c.bad(v, "Aux of call is a *Func or an *Extern, not %T", v.Aux)
 		return

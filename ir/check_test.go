@@ -19,6 +19,7 @@ map @m type 1 key $int keysize 4
 global @g section ".data" type $int init "00000000"
 extern helper @help id 1 (ptr.map, ptr.mem, i64) -> i64
 extern helper @any id 2 -> i64
+extern helper @reserve id 131 -> ptr.mem?
 extern ksym @sym
 func static @sub -> i64 {
 ^e(%x: i64, %p: ptr.value[8]?):
@@ -127,6 +128,9 @@ func TestCheckTypes(t *testing.T) {
 		{`%x: i64 = atomic cmpxchg %v, %i, %w`, `the expected and the new value have one type`},
 		{`%x: i64 = atomic 9 %v, %i`, `atomic operation 9 is not one`},
 		{`%x: i64 = call helper @help(%map, %a, %i)`, ``},
+		{`%x: ptr.mem[16]? = call helper @reserve(%map, %i, %i)`, ``},
+		{`%x: ptr.mem[16] = call helper @reserve(%map, %i, %i)`, `the result of call is ptr.mem[16]? here`},
+		{`%x: i64 = call helper @reserve(%map, %i, %i)`, `the result of call is ptr.mem? here`},
 		{`%x: i64 = call helper @help(%map, %k, %i)`, `argument 2 is ptr.kernel, the parameter ptr.mem`},
 		{`%x: i64 = call helper @help(%map, %a, %w)`, `argument 3 is i32, the parameter i64`},
 		{`%x: i64 = call helper @help(%map)`, `1 arguments for 3 parameters`},

@@ -139,11 +139,11 @@ func (t *objectTypes) load(token int) error {
 		t.fd = fd
 		return nil
 	}
-	_, message := verdict(cut(log))
-	if message == "" {
+	_, said := verdict(cut(log))
+	if len(said) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w: %s", err, message)
+	return fmt.Errorf("%w: %s", err, said[len(said)-1])
 }
 
 // A piece is a function with everything filled in but the distances of calls,

@@ -444,7 +444,7 @@ func (l *loaded) functionAddr(module, name string) (uint64, error) {
 		return 0, fmt.Errorf("%d functions of the kernel are called %s: attach to one of them by its address (/proc/kallsyms has them)", len(found), name)
 	case found[0] == 0:
 		return 0, &PrivilegeError{
-			What: "reading the kernel's addresses", Err: unix.EPERM, Missing: missingCaps(needs{syslog: true}),
+			What: "reading the kernel's addresses", Err: named(unix.EPERM), Missing: missingCaps(needs{syslog: true}),
 			Why: "/proc/kallsyms hides them (kernel.kptr_restrict)",
 		}
 	}

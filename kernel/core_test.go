@@ -244,9 +244,50 @@ func TestVerdict(t *testing.T) {
 		{"argument", "99: (85) call bpf_loop#181\nR3 type=map_value expected=fp\nprocessed 82 insns (limit 1000000)\n", 99, "R3 type=map_value expected=fp"},
 		{"kfunc", "3: (85) call bpf_task_release#1\narg#0 is x\nR1 must be a rcu pointer\n", 3, "R1 must be a rcu pointer"},
 	} {
-		slot, message := verdict(tt.log)
+		slot, said := verdict(tt.log)
+		message := ""
+		if len(said) > 0 {
+			message = said[len(said)-1]
+		}
 		if slot != tt.slot || message != tt.message {
 			t.Errorf("%s: %d %q, want %d %q", tt.name, slot, message, tt.slot, tt.message)
+		}
+	}
+}
+
+func TestVerdictInWords(t *testing.T) {
+	for said, want := range map[string]string{
+		"R0 invalid mem access 'map_value_or_null'":   "what a look-up in a map returned is used, and it may be null",
+		"R1 invalid mem access 'ringbuf_mem_or_null'": "(it may be null)",
+		"R6 invalid mem access 'sock_or_null'":        "a pointer (sock) is used that may be null",
+		"R7 invalid mem access 'inv'":                 "through a number",
+		"R7 invalid mem access 'scalar'":              "through a number",
+		"R2 type=map_value_or_null expected=fp, pkt":  "an argument of the call may be null",
+		"R3 type=scalar expected=fp, pkt, map_value":  "argument 3 of the call is of the kind scalar, and what is wanted is one of: fp, pkt, map_value",
+		"R8 !read_ok": "never set on this path",
+		"R0 !read_ok": "before one was set",
+		"invalid access to map value, value_size=8 off=8 size=4\nR0 min value is outside of the allowed memory range": "4 bytes are read or written at offset 8 of a map's value, which has 8 bytes",
+		"R2 unbounded memory access, make sure to bounds check any such access":                                       "no upper bound that the kernel could see",
+		"invalid access to packet, off=14 size=1, R1(id=0,off=14,r=0)\nR1 offset is outside of the packet":            "1 bytes of the packet are used at offset 14",
+		"invalid bpf_context access off=4096 size=8":                                                                  "no field of 8 bytes at offset 4096",
+		"invalid read from stack R10 off -8+0 size 8":                                                                 "nothing was written before",
+		"invalid indirect read from stack R2 off -16+4 size 8":                                                        "nothing was written before",
+		"infinite loop detected at insn 4\ncur state: R0=0":                                                           "the loop may never end",
+		"BPF program is too large. Processed 1000001 insn":                                                            "1000001 instructions",
+		"The sequence of 8193 jumps is too complex.":                                                                  "8193 branches",
+		"program of this type cannot use helper bpf_probe_write_user#36":                                              "may not call bpf_probe_write_user",
+		"cannot call GPL-restricted function from non-GPL compatible program":                                         "GPL",
+		"Unreleased reference id=2 alloc_insn=7\nBPF_EXIT instruction in main prog would lead to reference leak":      "instruction 7 acquired",
+		"At program exit the register R0 has smin=7 smax=7 should have been in [0, 1]":                                "it takes [0, 1]",
+		"At program exit the register R0 has value (0x7; 0x0) should have been in (0x0; 0x1)":                         "it takes (0x0; 0x1)",
+		"math between fp pointer and register with unbounded min value is not allowed":                                "may be too large or negative",
+		"R1 pointer arithmetic on map_value_or_null prohibited, null-check it first":                                  "(map_value_or_null)",
+		"R2 bitwise operator &= on pointer prohibited":                                                                "cannot be done on a pointer",
+		"combined stack size of 2 calls is 544. Too large":                                                            "need 544 bytes of stack",
+		"the verifier of another time":                                                                                "",
+	} {
+		if got := inWords(strings.Split(said, "\n")); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%q is %q in words, want %q", said, got, want)
 		}
 	}
 }

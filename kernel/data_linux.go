@@ -486,7 +486,7 @@ func kernelSymbols(names []string) (map[string]uint64, error) {
 	found, err := symbol.LookupKallsyms(f, names...)
 	if errors.Is(err, symbol.ErrKernelAddressesHidden) {
 		return nil, &PrivilegeError{
-			What: "reading the kernel's addresses", Err: unix.EPERM, Missing: missingCaps(needs{syslog: true}),
+			What: "reading the kernel's addresses", Err: named(unix.EPERM), Missing: missingCaps(needs{syslog: true}),
 			Why: "/proc/kallsyms hides them (kernel.kptr_restrict)",
 		}
 	}

@@ -94,7 +94,7 @@ func matrix(t *testing.T, body func(t *testing.T)) {
 
 func guestConfig(t *testing.T) guest.Config {
 	t.Helper()
-	cfg := guest.Config{Cmdline: "lsm=lockdown,capability,bpf", CPUs: 1, Modules: []string{"tun", "bridge"}}
+	cfg := guest.Config{Cmdline: "lsm=lockdown,capability,bpf", Modules: []string{"tun", "bridge"}}
 	if testenv.InGuest() == "" {
 		if b := compileAll(); b.err == nil {
 			cfg.Files = guest.Program(t, b.usdt)

@@ -650,7 +650,11 @@ const maxLogSize = 128 << 20
 
 // programError puts the kernel's refusal of a program into words.
 func (l *loaded) programError(p *program, key variantKey, img *image, log string, err error) error {
-	slot, message := verdict(log)
+	slot, said := verdict(log)
+	message := ""
+	if len(said) > 0 {
+		message = said[len(said)-1]
+	}
 	if message == "" && slot < 0 {
 		// The verifier did not get to see it.
 		if l.types.err != nil {
@@ -659,11 +663,9 @@ func (l *loaded) programError(p *program, key variantKey, img *image, log string
 		return l.notVerified(p, key, err)
 	}
 	e := &VerifierError{Program: p.name, Log: log, Message: message, Slot: slot, Err: err, Func: p.name}
-	if slot < 0 {
-		return e
-	}
 	f, insn, note := img.locate(slot)
-	if f == nil {
+	if slot < 0 || f == nil {
+		e.Reason = inWords(said)
 		return e
 	}
 	e.Func, e.Insn, e.Reason = f.Name, insn, note
@@ -675,6 +677,9 @@ func (l *loaded) programError(p *program, key variantKey, img *image, log string
 	}
 	if e.Reason == "" && strings.Contains(message, "unknown func") || strings.Contains(message, "program of this type cannot use helper") {
 		e.Reason = l.helperReason(f, insn, p)
+	}
+	if e.Reason == "" {
+		e.Reason = inWords(said)
 	}
 	return e
 }

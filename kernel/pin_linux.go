@@ -12,13 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Directories below the one that an object is pinned to.
-const (
-	pinMaps  = "maps"
-	pinProgs = "progs"
-	pinLinks = "links"
-)
-
 // pinName is a name as the bpf file system takes it, which has no dots.
 func pinName(name string) string { return strings.NewReplacer(".", "_", "/", "_").Replace(name) }
 
@@ -116,8 +109,13 @@ func (l *loaded) Pin(dir string) error {
 }
 
 func (l *loaded) pinAll(dir string, put func(fd int, path string) error) error {
+	kept := make(map[string]bool)
+	keep := func(fd int, path string) error {
+		kept[path] = true
+		return put(fd, path)
+	}
 	for _, m := range l.maps {
-		if err := put(m.fd, filepath.Join(dir, pinMaps, pinName(m.name))); err != nil {
+		if err := keep(m.fd, filepath.Join(dir, pinMaps, pinName(m.name))); err != nil {
 			return err
 		}
 	}
@@ -127,13 +125,12 @@ func (l *loaded) pinAll(dir string, put func(fd int, path string) error) error {
 			if i > 0 {
 				name += "_" + strconv.Itoa(i)
 			}
-			if err := put(v.fd, filepath.Join(dir, pinProgs, name)); err != nil {
+			if err := keep(v.fd, filepath.Join(dir, pinProgs, name)); err != nil {
 				return err
 			}
 		}
 	}
 	count := make(map[string]int)
-	kept := make(map[string]bool)
 	for _, k := range l.sortedLinks() {
 		if k.fd < 0 && k.other < 0 && k.detach == nil {
 			continue // the link of another program serves it
@@ -147,20 +144,23 @@ func (l *loaded) pinAll(dir string, put func(fd int, path string) error) error {
 		if k.pinned && l.taken[path] {
 			continue // it is the one that is pinned there
 		}
-		if err := put(k.fd, path); err != nil {
+		if err := keep(k.fd, path); err != nil {
 			return err
 		}
 		k.pinned = true
 	}
-	// Links of an object that was here before and that this one has no more.
-	entries, err := os.ReadDir(filepath.Join(dir, pinLinks))
-	if err != nil {
-		return fmt.Errorf("%s cannot be read: %w", dir, err)
-	}
-	for _, e := range entries {
-		if path := filepath.Join(dir, pinLinks, e.Name()); !kept[path] {
-			if err := os.Remove(path); err != nil {
-				return fmt.Errorf("the link of an older object cannot be removed: %w", err)
+	// What an object had that was here before, and this one has no more. Links
+	// go first, so that nothing runs half.
+	for _, sub := range []string{pinLinks, pinProgs, pinMaps} {
+		entries, err := os.ReadDir(filepath.Join(dir, sub))
+		if err != nil {
+			return fmt.Errorf("%s cannot be read: %w", dir, err)
+		}
+		for _, e := range entries {
+			if path := filepath.Join(dir, sub, e.Name()); !kept[path] {
+				if err := os.Remove(path); err != nil {
+					return fmt.Errorf("the pin of an older object cannot be removed: %w", err)
+				}
 			}
 		}
 	}

@@ -87,39 +87,12 @@ func missingCaps(n needs) string {
 	return strings.Join(missing[:len(missing)-1], ", ") + " and " + missing[len(missing)-1]
 }
 
-// A PrivilegeError says that this process may not do something.
-type PrivilegeError struct {
-	// What is what was tried: "loading program p".
-	What string
-	// Missing names the capabilities that this process lacks for it; "" when it
-	// has them and something else forbids it.
-	Missing string
-	// Why and what to do.
-	Why string
-	// Err is the system's error.
-	Err error
-}
-
-func (e *PrivilegeError) Error() string {
-	s := e.What + " was refused"
-	if e.Missing != "" {
-		s += ": this process lacks " + e.Missing
-	}
-	if e.Why != "" {
-		s += ": " + e.Why
-	}
-	return s + " (" + named(e.Err).Error() + ")"
-}
-
-// Unwrap returns the system's error.
-func (e *PrivilegeError) Unwrap() error { return e.Err }
-
 // refused explains EPERM and EACCES.
 func refused(what string, err error, n needs) error {
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("%s failed: %w", what, named(err))
 	}
-	e := &PrivilegeError{What: what, Err: err, Missing: missingCaps(n)}
+	e := &PrivilegeError{What: what, Err: named(err), Missing: missingCaps(n)}
 	switch {
 	case n.token:
 		e.Missing = ""

@@ -16,8 +16,8 @@ type VerifierError struct {
 	Log string
 	// Message is the verifier's last word: "invalid mem access 'scalar'".
 	Message string
-	// Reason says the same in words of the object where that is known, such as
-	// which field the kernel does not have. "" otherwise.
+	// Reason says in plain words why, where that is known: which field or helper
+	// the kernel does not have, or what Message means. "" otherwise.
 	Reason string
 	// Slot is the instruction, in 8-byte slots of the program as it was linked;
 	// -1 when the log names none.
@@ -56,7 +56,7 @@ func (e *VerifierError) Error() string {
 func (e *VerifierError) Unwrap() error { return e.Err }
 
 // verdict finds in a verifier's log which instruction was refused, or -1, and
-// the last word on it.
+// the lines that were said of it.
 //
 // The log has lines of several forms (kernel/bpf/verifier.c, print_verifier_state
 // and verbose_linfo):
@@ -66,19 +66,19 @@ func (e *VerifierError) Unwrap() error { return e.Err }
 //	3: (79) r1 = *(u64 *)(r1 +0)          ; R1_w=scalar()
 //	R1 invalid mem access 'scalar'
 //	processed 4 insns (limit 1000000) ...
-func verdict(log string) (slot int, message string) {
+func verdict(log string) (slot int, said []string) {
 	slot = -1
 	for line := range strings.Lines(log) {
 		line = strings.TrimSpace(line)
 		if n, ok := insnLine(line); ok {
-			slot, message = n, ""
+			slot, said = n, nil
 			continue
 		}
 		if line != "" && !isChatter(line) {
-			message = line
+			said = append(said, line)
 		}
 	}
-	return slot, message
+	return slot, said
 }
 
 // insnLine returns the number of the instruction that a line shows.
@@ -97,7 +97,7 @@ func isChatter(line string) bool {
 	for _, prefix := range []string{
 		"; ", "processed ", "verification time ", "stack depth ", "from ", "mark_precise:", "regs=",
 		"last_idx ", "first_idx ", "parent ", "propagating ", "func#", "Live regs before insn:", "caller:", "callee:",
-		"frame", "peak_states", "arg#", "Validating ", "Func#", "max_states", "mark_read",
+		"frame", "peak_states", "old state:", "cur state:", "arg#", "Validating ", "Func#", "max_states", "mark_read",
 	} {
 		if strings.HasPrefix(line, prefix) {
 			return true

@@ -312,7 +312,7 @@ func TestManifestCheck(t *testing.T) {
 		{"of another kind", func(m *Manifest) { m.Stacks = "events" }},
 		{"event 0: it is of unknown kind", func(m *Manifest) { m.Events[0].Kind = "x" }},
 		{"event 0: its record has 4 bytes", func(m *Manifest) { m.Events[0].Size = 4 }},
-		{"outside of 8 to 40", func(m *Manifest) { m.Events[0].Size = 40 }},
+		{"outside of 8 to 32", func(m *Manifest) { m.Events[0].Size = 32 }},
 		{"outside of 8 to 64", func(m *Manifest) { m.Events[0].Args[0].Offset = 4 }},
 		{"array of 4 elements of 8 bytes in 16", func(m *Manifest) { m.Events[0].Args[0].Type.Elem.Size = 8 }},
 		{"array of 1073741824 elements", func(m *Manifest) { m.Events[0].Args[0].Type.Len = 1 << 30 }},

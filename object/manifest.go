@@ -160,9 +160,9 @@ const (
 )
 
 // StackSize is the size of a kstack or ustack value: u64 identifier, the key
-// in Manifest.Stacks; u32 process (tgid), u32 thread; u32 number of frames to
-// show, u32 index of the probe.
-const StackSize = 24
+// in Manifest.Stacks, or 0 for an empty stack; u32 process (tgid) of a ustack,
+// else 0; u32 number of frames to show.
+const StackSize = 16
 
 // A Type describes a value in memory.
 type Type struct {

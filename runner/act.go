@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/machine"
@@ -55,7 +54,12 @@ func (r *run) act(e *Event) error {
 		}
 		e.Text = text
 	case object.EventSystem:
-		out, err := system(string(e.AppendText(nil, nil)))
+		// Commands of end probes run when the run was interrupted already.
+		interrupted := r.interrupted
+		if isClosed(interrupted) {
+			interrupted = nil
+		}
+		out, err := system(string(e.AppendText(nil, nil)), interrupted)
 		if err != nil {
 			return r.warn(e, "the command could not be run: %s", reason(err))
 		}
@@ -74,6 +78,15 @@ func (r *run) act(e *Event) error {
 		return r.watch(e)
 	}
 	return r.Events(*e)
+}
+
+func isClosed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
 }
 
 // exit takes in the first exit; later ones change nothing.
@@ -268,6 +281,3 @@ func (c *captures) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// lossInterval is how often losses are looked at while events come in.
-const lossInterval = time.Second

@@ -26,7 +26,7 @@ func (r *run) attach(ctx context.Context) (int, error) {
 			attached += len(p.Probes)
 			continue
 		}
-		req := machine.Attach{Program: p.Name, PID: r.PID}
+		req := machine.Attach{Program: p.Name, PID: r.PID, Target: r.Targets[p.Name]}
 		if p.Hook != "" {
 			pt, err := hook.Parse(p.Hook)
 			if err != nil {
@@ -73,6 +73,19 @@ func (r *run) attach(ctx context.Context) (int, error) {
 		return 0, errors.Join(errs...)
 	}
 	return attached, nil
+}
+
+// warnPinned says which probes do not go on when the run has ended.
+func (r *run) warnPinned() error {
+	for i := range r.man.Programs {
+		switch p := &r.man.Programs[i]; p.Kind {
+		case object.KindInterval, object.KindSignal:
+			if err := r.warn(nil, "%s is run by skep itself, and so not any more after its end", r.probeName(*p)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // attachSome attaches the points of a request that failed as a whole one by

@@ -31,10 +31,16 @@ type Config struct {
 	// Pin is a directory where programs, links and maps are kept after the
 	// run, "" for none.
 	Pin string
+	// Targets are the targets of programs that attach to one object of many,
+	// by their names; see machine.Attach.
+	Targets map[string]string
 	// Events receives everything in order. An error ends the run.
 	Events func(Event) error
 	// Flush is called when no more events are there for now.
 	Flush func() error
+	// LiveLosses asks for events of all that goes wrong while the run lasts.
+	// Without it only lost events are told at once, and the rest at the end.
+	LiveLosses bool
 	// Ready is called once everything is attached.
 	Ready func(attached int)
 	// Root is the file system where names are looked up: symbols, users,
@@ -83,7 +89,10 @@ type run struct {
 	files   captures
 	links   []held
 	seen    map[object.Loss]uint64
-	checked time.Time
+	checked time.Time // losses were looked at
+	asked   time.Time // missed runs were asked for
+	// interrupted is closed when the run is to end.
+	interrupted <-chan struct{}
 
 	mu      sync.Mutex
 	records machine.Records
@@ -185,6 +194,7 @@ func (r *run) frames(id uint64) []uint64 {
 func (r *run) all(parent context.Context) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
+	r.interrupted = ctx.Done()
 	if r.man.RingBuffer != "" {
 		records, err := r.loaded.Records(r.man.RingBuffer)
 		if err != nil {
@@ -225,6 +235,9 @@ func (r *run) all(parent context.Context) error {
 	if r.Pin != "" {
 		if err := r.loaded.Pin(r.Pin); err != nil {
 			return errors.Join(fmt.Errorf("nothing can be pinned below %s: %w", r.Pin, err), r.detach())
+		}
+		if err := r.warnPinned(); err != nil {
+			return errors.Join(err, r.detach())
 		}
 	}
 	stopSignals, err := r.signals()
@@ -490,6 +503,9 @@ func (r *run) work() error {
 	}
 }
 
+// lookAfter is how many records are read at most before losses are looked at.
+const lookAfter = 4096
+
 // loop delivers records and runs timers until the run ends.
 func (r *run) loop(ctx context.Context) error {
 	timers, err := r.timers()
@@ -510,10 +526,14 @@ func (r *run) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.sleepUntil(next)
+		wake, err := r.look(next)
+		if err != nil {
+			return err
+		}
+		r.sleepUntil(wake)
 		// Read on while there is something, so that a busy buffer costs
 		// neither flushes nor clocks.
-		for {
+		for n := 1; ; n++ {
 			data, err := r.records.Read()
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				break
@@ -524,12 +544,18 @@ func (r *run) loop(ctx context.Context) error {
 			if err := r.record(data); err != nil {
 				return err
 			}
-			if r.records.Pending() == 0 {
-				if err := errors.Join(r.losses(false, nil), r.flush()); err != nil {
+			idle := r.records.Pending() == 0
+			if idle || n%lookAfter == 0 {
+				if err := r.losses(false, nil); err != nil {
 					return err
 				}
 			}
-			if len(timers) > 0 && !next.After(time.Now()) || r.asked() {
+			if idle {
+				if err := r.flush(); err != nil {
+					return err
+				}
+			}
+			if len(timers) > 0 && !next.After(time.Now()) || r.wanted() {
 				break
 			}
 		}
@@ -539,8 +565,8 @@ func (r *run) loop(ctx context.Context) error {
 	}
 }
 
-// asked tells whether the loop is wanted elsewhere.
-func (r *run) asked() bool {
+// wanted tells whether the loop is wanted elsewhere.
+func (r *run) wanted() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stopped || len(r.queue) > 0
@@ -564,6 +590,9 @@ func (r *run) wait(ctx context.Context, timers []timer) error {
 		}
 		next, err := r.tick(timers)
 		if err != nil {
+			return err
+		}
+		if next, err = r.look(next); err != nil {
 			return err
 		}
 		if err := r.flush(); err != nil {

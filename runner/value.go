@@ -180,7 +180,7 @@ func (d *decoder) value(v *Value, t *object.Type, data []byte, room *int) {
 			v.short = true
 			return
 		}
-		v.Int, v.PID, v.Frames = int64(d.order.Uint64(data)), int(d.order.Uint32(data[8:])), int(d.order.Uint32(data[16:]))
+		v.Int, v.PID, v.Frames = int64(d.order.Uint64(data)), int(d.order.Uint32(data[8:])), int(d.order.Uint32(data[12:]))
 		if t.Kind == object.TypeUstack {
 			d.names.seen(v.PID)
 		}

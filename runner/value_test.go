@@ -42,7 +42,7 @@ func TestValues(t *testing.T) {
 	u8 := object.Type{Kind: object.TypeInt, Size: 1}
 	le := func(size int, v int64) []byte { return word(uint64(v))[:size] }
 	stack := func(frames byte) []byte {
-		return slices.Concat(word(1), word(0), []byte{frames, 0, 0, 0, 0, 0, 0, 0})
+		return slices.Concat(word(1), []byte{0, 0, 0, 0, frames, 0, 0, 0})
 	}
 	tests := []struct {
 		t    object.Type
@@ -72,10 +72,10 @@ func TestValues(t *testing.T) {
 		{object.Type{Kind: object.TypeKsym, Size: 8}, word(0xffffffff81000110), "vfs_read"},
 		{object.Type{Kind: object.TypeKsym, Size: 8}, word(0x10), "0x10"},
 		{object.Type{Kind: object.TypeUsym, Size: 16}, slices.Concat(word(0x4010), word(1<<30)), "0x4010"},
-		{object.Type{Kind: object.TypeKstack, Size: 24}, stack(2), "\n        vfs_read+4\n        helper+8\n"},
-		{object.Type{Kind: object.TypeKstack, Size: 24, Name: "perf"}, stack(1), "\n\tffffffff81000104 vfs_read+4\n"},
-		{object.Type{Kind: object.TypeKstack, Size: 24, Name: "raw"}, stack(9), "\n        ffffffff81000104\n        ffffffff81000208\n        10\n"},
-		{object.Type{Kind: object.TypeUstack, Size: 24}, stack(1), "\n        0xffffffff81000104\n"},
+		{object.Type{Kind: object.TypeKstack, Size: object.StackSize}, stack(2), "\n        vfs_read+4\n        helper+8\n"},
+		{object.Type{Kind: object.TypeKstack, Size: object.StackSize, Name: "perf"}, stack(1), "\n\tffffffff81000104 vfs_read+4\n"},
+		{object.Type{Kind: object.TypeKstack, Size: object.StackSize, Name: "raw"}, stack(9), "\n        ffffffff81000104\n        ffffffff81000208\n        10\n"},
+		{object.Type{Kind: object.TypeUstack, Size: object.StackSize}, stack(1), "\n        0xffffffff81000104\n"},
 		{object.Type{Kind: object.TypeTimestamp, Size: 16, Name: "%Y %f"}, slices.Concat(word(1000), word(0)), "2023 000001"},
 		{object.Type{Kind: object.TypeTimestamp, Size: 16}, slices.Concat(word(0), word(0)), "22:13"},
 		{object.Type{Kind: object.TypeArray, Size: 8, Len: 2, Elem: &i32}, []byte{1, 0, 0, 0, 2, 0, 0, 0}, "[1,2]"},

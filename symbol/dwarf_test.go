@@ -1,14 +1,19 @@
 package symbol
 
 import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -304,4 +309,69 @@ func BenchmarkDebugInfo(b *testing.B) {
 			}
 		})
 	}
+}
+
+// withSections is an ELF file that has debug sections and nothing else.
+func withSections(sections map[string][]byte) []byte {
+	const header, entry = 64, 64
+	names := slices.Sorted(maps.Keys(sections))
+	strtab := "\x00.shstrtab\x00"
+	var body, table []byte
+	section := func(name uint32, kind elf.SectionType, data []byte) {
+		var s [entry]byte
+		binary.LittleEndian.PutUint32(s[0:], name)
+		binary.LittleEndian.PutUint32(s[4:], uint32(kind))
+		binary.LittleEndian.PutUint64(s[24:], uint64(header+len(body)))
+		binary.LittleEndian.PutUint64(s[32:], uint64(len(data)))
+		binary.LittleEndian.PutUint64(s[48:], 1)
+		table, body = append(table, s[:]...), append(body, data...)
+	}
+	section(0, elf.SHT_NULL, nil)
+	for _, name := range names {
+		section(uint32(len(strtab)), elf.SHT_PROGBITS, sections[name])
+		strtab += name + "\x00"
+	}
+	section(1, elf.SHT_STRTAB, []byte(strtab))
+	h := make([]byte, header)
+	copy(h, "\x7fELF\x02\x01\x01")
+	binary.LittleEndian.PutUint16(h[16:], uint16(elf.ET_EXEC))
+	binary.LittleEndian.PutUint16(h[18:], uint16(elf.EM_X86_64))
+	binary.LittleEndian.PutUint32(h[20:], 1)
+	binary.LittleEndian.PutUint64(h[40:], uint64(header+len(body)))
+	binary.LittleEndian.PutUint16(h[52:], header)
+	binary.LittleEndian.PutUint16(h[58:], entry)
+	binary.LittleEndian.PutUint16(h[60:], uint16(len(names)+2))
+	binary.LittleEndian.PutUint16(h[62:], uint16(len(names)+1))
+	return slices.Concat(h, body, table)
+}
+
+// FuzzDWARF damages the sections of debug information themselves, which a
+// fuzzer of whole files seldom meets.
+func FuzzDWARF(f *testing.F) {
+	for _, variant := range []string{"gcc-5", "gcc-4", "clang-5"} {
+		v := debugVariants[variant]
+		data := readOrNil(compile(f, v[0], v[1], append(v[2:len(v):len(v)], "-fPIC", "-shared", "-nostdlib")...))
+		file, err := elf.NewFile(bytes.NewReader(data))
+		if err != nil {
+			f.Fatal(err)
+		}
+		section := func(name string) []byte {
+			s := file.Section(".debug_" + name)
+			if s == nil {
+				return nil
+			}
+			data, err := s.Data()
+			if err != nil {
+				f.Fatal(err)
+			}
+			return data
+		}
+		f.Add(section("info"), section("abbrev"), section("str"), section("line"), section("str_offsets"))
+	}
+	f.Fuzz(func(t *testing.T, info, abbrev, str, line, offsets []byte) {
+		defer time.AfterFunc(10*time.Second, func() { panic("hangs") }).Stop()
+		useEverything(bytes.NewReader(withSections(map[string][]byte{
+			".debug_info": info, ".debug_abbrev": abbrev, ".debug_str": str, ".debug_line": line, ".debug_line_str": str, ".debug_str_offsets": offsets,
+		})))
+	})
 }

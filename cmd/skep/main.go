@@ -36,7 +36,8 @@ type app struct {
 	stdout, stderr io.Writer
 	json           bool // diagnostics and results are JSON
 	noWarnings     bool
-	code           int // where a command ends well but not with 0
+	verbose        bool // the log of the kernel's verifier is shown
+	code           int  // where a command ends well but not with 0
 }
 
 // run is main without the process around it; args begin with the program's name.
@@ -57,6 +58,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// What ends a run in order may take its time; who asks again means it.
+	defer context.AfterFunc(ctx, stop)()
 	var cmd *cobra.Command
 	switch object, err := embedded(); {
 	case err != nil:
@@ -89,7 +92,17 @@ func usagef(format string, args ...any) error {
 
 // fail shows an error and returns the exit code that it means.
 func (a *app) fail(err error) int {
-	a.show(skep.Explain(err))
+	list := skep.Explain(err)
+	rejected := skep.Rejections(err)
+	if last := len(list) - 1; len(rejected) > 0 && !a.verbose {
+		list[last].Notef("-v shows all that the verifier says")
+	}
+	a.show(list)
+	for _, r := range rejected {
+		if a.verbose {
+			a.showLog(r.Program, r.Log)
+		}
+	}
 	var usage usageError
 	if errors.As(err, &usage) && a.name != "bpftrace" {
 		return exitUsage
@@ -117,6 +130,19 @@ func (a *app) show(list source.List) {
 	for _, d := range list {
 		_ = enc.Encode(d)
 	}
+}
+
+// showLog writes the log of the kernel's verifier.
+func (a *app) showLog(program, log string) {
+	if a.json {
+		_ = encodeLine(a.stderr, struct {
+			Type    string `json:"type"`
+			Program string `json:"program"`
+			Log     string `json:"log"`
+		}{"verifier_log", program, log})
+		return
+	}
+	fmt.Fprintf(a.stderr, "\nverifier log of program %s:\n%s", program, log)
 }
 
 // printJSON writes one value on a line of standard output.

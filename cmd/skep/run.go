@@ -28,6 +28,10 @@ type runFlags struct {
 	verbose  bool
 	dryRun   bool
 	pin      string
+	replace  bool
+	maps     []string
+	targets  []string
+	token    string
 	noSource bool
 	args     []string // of an object; nil keeps those it was built with
 }
@@ -43,11 +47,16 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.BoolVarP(&r.verbose, "verbose", "v", false, "tell more, and show what the kernel's verifier says")
 	f.BoolVar(&r.dryRun, "dry-run", false, "end as soon as everything is attached")
 	f.StringVar(&r.pin, "pin", "", "keep programs and maps attached after the end, pinned below `DIR` of a bpffs")
+	f.BoolVar(&r.replace, "replace", false, "with --pin: take the place of what is pinned there, and keep its maps")
+	f.StringArrayVar(&r.maps, "map", nil, "use a pinned map instead of a new one: `NAME=PATH`")
+	f.StringArrayVar(&r.targets, "attach", nil, "what a program of an object attaches to, where its section does not say: `PROGRAM=TARGET`, such as xdp_drop=eth0")
+	f.StringVar(&r.token, "token", "", "load with a BPF token of the bpffs at `DIR`, in a user namespace")
 	f.BoolVar(&r.noSource, "no-source", false, "refuse an object that does not fit this machine instead of compiling its source again")
 	f.BoolVar(&a.noWarnings, "no-warnings", false, "show no warnings")
 	fixed(cmd, "format", "text", "json")
 	fixed(cmd, "buffer", "line", "full", "none")
 	_ = cmd.MarkFlagDirname("pin")
+	_ = cmd.MarkFlagDirname("token")
 }
 
 func fixed(cmd *cobra.Command, flag string, values ...string) {
@@ -68,6 +77,8 @@ func (r *runFlags) check(a *app) error {
 		return usagef("-c and -p exclude each other")
 	case r.pid < 0:
 		return usagef("-p takes the number of a process, not %d", r.pid)
+	case r.replace && r.pin == "":
+		return usagef("--replace needs --pin, the directory of what is to be replaced")
 	}
 	return nil
 }
@@ -145,12 +156,21 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	if err != nil {
 		return err
 	}
+	maps, err := pairs("map", "NAME=PATH", r.maps)
+	if err != nil {
+		return err
+	}
+	targets, err := pairs("attach", "PROGRAM=TARGET", r.targets)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
-		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin,
-		Events: p.Event, Flush: p.Flush,
+		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
+		Maps: maps, Targets: targets,
+		Events: p.Event, Flush: p.Flush, LiveLosses: r.format == "json",
 		Ready: func(int) {
 			a.ready()
 			if r.dryRun {
@@ -158,7 +178,8 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 			}
 		},
 	}
-	opts.Load.Verbose = r.verbose
+	a.verbose = r.verbose
+	opts.Load.TokenPath = r.token
 	switch r.buffer {
 	case "none":
 		opts.Events = func(e runner.Event) error { return errors.Join(p.Event(e), p.Flush()) }
@@ -171,6 +192,19 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 		err = flush
 	}
 	return err
+}
+
+// pairs takes apart the values of a flag that are name=value.
+func pairs(flag, form string, list []string) (map[string]string, error) {
+	m := map[string]string{}
+	for _, s := range list {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok || name == "" || value == "" {
+			return nil, usagef("--%s takes %s, not %q", flag, form, s)
+		}
+		m[name] = value
+	}
+	return m, nil
 }
 
 // A printer shows events.

@@ -36,8 +36,6 @@ func TestCommands(t *testing.T) {
 func TestScripts(t *testing.T) {
 	guest.Matrix(t, guest.Config{
 		Files: guest.Files{"testdata": "testdata"}, Timeout: 10 * time.Minute,
-		// Emulated processors race when the kernel changes its own code.
-		CPUs: 1,
 	}, func(t *testing.T) {
 		testenv.NeedRoot(t)
 		testenv.NeedBPF(t)

@@ -10,18 +10,40 @@ import (
 )
 
 func TestBetween(t *testing.T) {
-	got, err := between("a\n"+beginMark+"\nold\n"+endMark+"\nb\n", "new\n")
-	if want := "a\n" + beginMark + "\n\nnew\n\n" + endMark + "\nb\n"; err != nil || got != want {
-		t.Errorf("got %q, %v", got, err)
-	}
-	got, err = between("a\n", "new")
-	if want := "a\n\n## Measurements\n\n" + beginMark + "\n\nnew\n\n" + endMark + "\n"; err != nil || got != want {
-		t.Errorf("got %q, %v", got, err)
+	const (
+		head    = "\n\nMedians of interleaved runs on one machine, beside bpftrace. `make bench` makes all of it.\n\n"
+		startup = "<!-- bench:startup -->\n\nnew\n\n"
+	)
+	for _, tt := range []struct {
+		page string
+		want string
+	}{
+		{"a\n", "a\n\n## Measurements\n\n" + beginMark + head + startup + endMark + "\n"},
+		{"a\n" + beginMark + "\nold\n" + endMark + "\nb\n", "a\n" + beginMark + head + startup + endMark + "\nb\n"},
+		{
+			// Others stay, and tables are in order.
+			beginMark + "<!-- bench:rate -->fast\n<!-- bench:startup -->old<!-- bench:gone -->x" + endMark,
+			beginMark + head + startup + "<!-- bench:rate -->\n\nfast\n\n" + endMark,
+		},
+	} {
+		if got, err := between(tt.page, map[string]string{"startup": "new\n"}); err != nil || got != tt.want {
+			t.Errorf("%q: got %q, %v", tt.page, got, err)
+		}
 	}
 	for _, page := range []string{beginMark, endMark, endMark + beginMark} {
-		if _, err := between(page, "x"); err == nil {
+		if _, err := between(page, nil); err == nil {
 			t.Errorf("%q has no place for tables", page)
 		}
+	}
+}
+
+func TestGuestCosts(t *testing.T) {
+	got := guestCosts("goos: linux\n" +
+		"BenchmarkHooksOfGuests/linux-6.1-2         \t       1\t 5000 ns/op\t      1500 raw-tracepoint-ns\t 1.5e+04 uprobe-ns\n" +
+		"BenchmarkHooksOfGuests/linux-6.12 \t 1\t 5000 ns/op\t 20 kprobe-ns\nPASS\n")
+	if len(got) != 2 || got[0].kernel != "guest with Linux 6.1" || got[0].costs["raw tracepoint"] != 1500 || got[0].costs["uprobe"] != 15000 ||
+		got[1].kernel != "guest with Linux 6.12" || len(got[1].costs) != 1 || got[1].costs["kprobe"] != 20 {
+		t.Errorf("got %v", got)
 	}
 }
 

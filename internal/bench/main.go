@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -16,20 +17,44 @@ import (
 	"time"
 )
 
+// tables are all that is measured, in the order in which they are shown.
+var tables = []table{
+	{"startup", (*bencher).startup},
+	{"list", (*bencher).list},
+	{"size", (*bencher).size},
+	{"cost", (*bencher).cost},
+	{"rate", (*bencher).rate},
+	{"attach", (*bencher).attach},
+	{"hooks", (*bencher).hooks},
+}
+
+// A table is one measurement; make appends it to b.out.
+type table struct {
+	name string
+	make func(b *bencher) error
+}
+
 func main() {
-	file := flag.String("write", "", "put the tables into `FILE`, between its bench markers")
-	reps := flag.Int("n", 10, "repetitions, interleaved; medians are shown")
-	only := flag.String("only", "", "comma-separated list of tables: startup, list, size, cost, rate, attach")
-	load := flag.Int("load", 0, "internal: make this many system calls, then say how long they took")
-	rate := flag.Int("rate", 0, "internal: with -load, so many a second")
-	flag.Parse()
-	// Children die with the thread that started them: this one.
-	runtime.LockOSThread()
-	if *load > 0 {
-		generate(*load, *rate)
-		return
+	file := flag.String("write", "", "put the tables into `FILE`, between its bench markers; those that -only leaves out stay")
+	reps := flag.Int("n", 10, "repetitions, interleaved; medians are shown; dear measurements take fewer")
+	var names []string
+	for _, t := range tables {
+		names = append(names, t.name)
 	}
-	if err := bench(*file, *reps, *only); err != nil {
+	only := flag.String("only", "", "comma-separated `list` of tables: "+strings.Join(names, ", "))
+	costs := flag.String("hook-costs", "", "internal: print what the hooks of this comma-separated `list` cost, as JSON")
+	dir := flag.String("tools", "", "internal: the directory of skep and load, for -hook-costs")
+	flag.Parse()
+	// Children die with the thread that started them, and see its mounts: this
+	// one's.
+	runtime.LockOSThread()
+	var err error
+	if *costs != "" {
+		err = printHookCosts(*dir, strings.Split(*costs, ","))
+	} else {
+		err = bench(*file, *reps, *only)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -42,33 +67,72 @@ type peer struct {
 	list []string
 }
 
+// skepIn is the skep that build made.
+func skepIn(dir string) peer {
+	skep := filepath.Join(dir, "skep")
+	return peer{
+		name: "skep", list: []string{skep, "list", "tracepoint:*"},
+		run: func(script string) []string { return []string{skep, "run", "-e", script} },
+	}
+}
+
 type bencher struct {
-	self  string
+	dir   string // with skep, the load and this program
 	peers []peer
 	reps  int
 	out   bytes.Buffer
 }
 
+// progress tells on standard error what is being done.
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
+
+// build makes what is measured, and what measures it, in a directory.
+func build(dir string) error {
+	if _, err := exec.LookPath("clang"); err != nil {
+		return errors.New("clang is missing, which compiles the load: apt-get install clang libc6-dev")
+	}
+	for _, args := range [][]string{
+		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, module + "/cmd/skep"},
+		{"go", "build", "-trimpath", "-o", dir, module + "/internal/bench"},
+	} {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		}
+	}
+	src := filepath.Join(dir, "load.c")
+	if err := os.WriteFile(src, loadSource, 0o644); err != nil {
+		return err
+	}
+	cmd := exec.Command("clang", "-O2", "-static", "-o", filepath.Join(dir, loadName), src)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+const module = "github.com/skep-bpf/skep"
+
 func bench(file string, reps int, only string) error {
+	for name := range strings.SplitSeq(only, ",") {
+		if only != "" && !slices.ContainsFunc(tables, func(t table) bool { return t.name == name }) {
+			return fmt.Errorf("there is no table %q", name)
+		}
+	}
 	dir, err := os.MkdirTemp("", "skep-bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	skep := filepath.Join(dir, "skep")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", skep, "./cmd/skep")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", build, err, out)
-	}
-	self, err := os.Executable()
-	if err != nil {
+	progress("building skep")
+	if err := build(dir); err != nil {
 		return err
 	}
-	b := &bencher{self: self, reps: reps, peers: []peer{{
-		name: "skep", list: []string{skep, "list", "tracepoint:*"},
-		run: func(script string) []string { return []string{skep, "run", "-e", script} },
-	}}}
+	if err := mountTracefs(); err != nil {
+		return err
+	}
+	b := &bencher{dir: dir, reps: max(reps, 1), peers: []peer{skepIn(dir)}}
 	version := "no bpftrace in PATH"
 	if path, err := exec.LookPath("bpftrace"); err == nil {
 		b.peers = append(b.peers, peer{
@@ -81,27 +145,46 @@ func bench(file string, reps int, only string) error {
 	}
 	var uts syscall.Utsname
 	_ = syscall.Uname(&uts)
-	fmt.Fprintf(&b.out, "Measured on Linux %s, %d CPUs, against %s; medians of %d interleaved runs.\nMade by `make bench`.\n",
-		release(uts), runtime.NumCPU(), version, reps)
-	tables := []struct {
-		name string
-		make func(dir string) error
-	}{
-		{"startup", b.startup}, {"list", b.list}, {"size", b.size}, {"cost", b.cost}, {"rate", b.rate}, {"attach", b.attach},
-	}
+	made := map[string]string{}
 	for _, t := range tables {
 		if only != "" && !slices.Contains(strings.Split(only, ","), t.name) {
 			continue
 		}
-		if err := t.make(skep); err != nil {
+		began := time.Now()
+		progress("%s", t.name)
+		b.out.Reset()
+		if err := t.make(b); err != nil {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
+		fmt.Fprintf(&b.out, "\nLinux %s, %d CPUs, %s; `go run ./internal/bench -only %s -n %d`.\n",
+			release(uts), runtime.NumCPU(), version, t.name, b.reps)
+		progress("%s took %.0f s", t.name, time.Since(began).Seconds())
+		made[t.name] = b.out.String()
+		os.Stdout.WriteString(made[t.name])
 	}
-	os.Stdout.Write(b.out.Bytes())
 	if file == "" {
 		return nil
 	}
-	return insert(file, b.out.String())
+	return insert(file, made)
+}
+
+// mountTracefs gives the tracers the tracefs that bpftrace looks for, in a
+// mount namespace of this thread and of what it starts.
+func mountTracefs() error {
+	const dir = "/sys/kernel/tracing"
+	if _, err := os.Stat(dir + "/available_events"); err == nil {
+		return nil
+	}
+	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("a mount namespace cannot be made (root is needed): %w", err)
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("/ cannot be made private: %w", err)
+	}
+	if err := syscall.Mount("tracefs", dir, "tracefs", 0, ""); err != nil {
+		return fmt.Errorf("tracefs cannot be mounted at %s: %w", dir, err)
+	}
+	return nil
 }
 
 func release(u syscall.Utsname) string {
@@ -120,30 +203,44 @@ const (
 	endMark   = "<!-- bench:end -->"
 )
 
-// insert replaces what stands between the markers of a file, which gets them at
-// its end where it has none.
-func insert(file, text string) error {
+// insert puts tables between the markers of a file, which gets them at its end
+// where it has none.
+func insert(file string, made map[string]string) error {
 	data, err := os.ReadFile(file)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	result, err := between(string(data), text)
+	result, err := between(string(data), made)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return os.WriteFile(file, []byte(result), 0o644)
 }
 
-func between(page, text string) (string, error) {
+// between returns a page with tables in place of those that it has of the same
+// names. Each stands behind a marker of its own.
+func between(page string, made map[string]string) (string, error) {
 	if !strings.Contains(page, beginMark) && !strings.Contains(page, endMark) {
 		page += "\n## Measurements\n\n" + beginMark + "\n" + endMark + "\n"
 	}
 	before, rest, ok := strings.Cut(page, beginMark)
-	_, after, ok2 := strings.Cut(rest, endMark)
+	old, after, ok2 := strings.Cut(rest, endMark)
 	if !ok || !ok2 {
 		return "", fmt.Errorf("its markers %s and %s are not in order", beginMark, endMark)
 	}
-	return before + beginMark + "\n\n" + strings.TrimSpace(text) + "\n\n" + endMark + after, nil
+	text := beginMark + "\n\nMedians of interleaved runs on one machine, beside bpftrace. `make bench` makes all of it.\n"
+	for _, t := range tables {
+		mark := "<!-- bench:" + t.name + " -->"
+		section, ok := made[t.name]
+		if !ok {
+			_, section, _ = strings.Cut(old, mark)
+			section, _, _ = strings.Cut(section, "<!-- bench:")
+		}
+		if section = strings.TrimSpace(section); section != "" {
+			text += "\n" + mark + "\n\n" + section + "\n"
+		}
+	}
+	return before + text + "\n" + endMark + after, nil
 }
 
 // A sample is what one run took.
@@ -170,7 +267,8 @@ func measure(args []string) (sample, error) {
 // the medians by peer.
 func (b *bencher) compare(args func(peer) []string) ([]sample, error) {
 	all := make([][]sample, len(b.peers))
-	for range b.reps {
+	for n := range b.reps {
+		progress("  run %d of %d", n+1, b.reps)
 		for i, p := range b.peers {
 			s, err := measure(args(p))
 			if err != nil {

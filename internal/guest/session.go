@@ -210,13 +210,15 @@ func start(k Kernel, img *image, archive []byte, cfg Config) (*Session, error) {
 
 	cmdline := strings.Join([]string{
 		"console=ttyS0 quiet panic=-1 oops=panic",
+		// A kernel that hangs says where, and ends.
+		"softlockup_panic=1 softlockup_all_cpu_backtrace=1 watchdog_thresh=30",
 		// What costs time under emulation and serves no test.
 		"cryptomgr.notests mitigations=off tsc=reliable no_timer_check random.trust_cpu=on audit=0 lsm=bpf",
 		agentEnv + "=1",
 		cfg.Cmdline,
 	}, " ")
 	cmd := exec.Command(qemu,
-		"-machine", "pc,hpet=off", "-accel", "tcg", "-cpu", "max",
+		"-machine", "pc,hpet=off", "-accel", "tcg,thread=single", "-cpu", "max",
 		"-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", img.kernel, "-initrd", "/dev/fd/3", "-append", cmdline,

@@ -30,6 +30,7 @@ const (
 	boolean
 	text
 	pair // (integer, text)
+	tuple
 	kinds
 )
 

@@ -12,7 +12,8 @@ import (
 func (g *gen) call(e *syntax.Call) *ir.Value {
 	defer g.at(e.Loc)()
 	if inst := g.info.Funcs[e]; inst != nil {
-		return g.callUser(e, inst)
+		v, _ := g.callUser(e, inst)
+		return v
 	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "printf", "errorf", "warnf":
@@ -31,7 +32,7 @@ func (g *gen) call(e *syntax.Call) *ir.Value {
 			args = append(args, g.scalarArg("code", e.Args[0]))
 		}
 		g.event(object.Event{Kind: object.EventExit}, args)
-		g.b.Jump(g.leave)
+		g.exit()
 		// What follows is never run, but has to be lowered somewhere.
 		g.b.At(g.block("after.exit"))
 	case "time":
@@ -81,13 +82,18 @@ func (g *gen) nsecs(e *syntax.Call) *ir.Value {
 
 // callInto lowers a call whose result lies in memory.
 func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
+	if inst := g.info.Funcs[e]; inst != nil {
+		_, out := g.callUser(e, inst)
+		g.copyInto(dst, g.b.Offset(out, outResult), inst.Result, t)
+		return
+	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "str":
 		g.strInto(dst, e, t)
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "usym":
-		g.usymInto(dst, g.value(e.Args[0]))
+		g.usymInto(dst, g.value(e.Args[0]), g.const64(0))
 	case "strftime":
 		g.b.Store(dst, g.int(g.value(e.Args[1])))
 		g.b.Store(g.b.Offset(dst, 8), g.b.Const(ir.I32, 0))

@@ -40,7 +40,6 @@ type gen struct {
 	parent       *gen
 	up           *ir.Value // the frame of the function around
 	shared       *frame
-	result       *ir.Value // what a function of the script returns
 }
 
 type loop struct{ next, done *ir.Block }

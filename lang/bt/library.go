@@ -40,7 +40,7 @@ func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 		g.branch(e.Args[0], ok, bad)
 		g.b.At(bad)
 		g.event(object.Event{Kind: object.EventAssert, Format: g.info.Consts[e.Args[1]].Str}, nil)
-		g.b.Jump(g.leave)
+		g.exit()
 		g.b.At(ok)
 	case "static_assert", "fail":
 	case "join":

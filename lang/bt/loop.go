@@ -53,11 +53,17 @@ type nesting struct {
 	owner    map[*check.Var]*nest
 	captured map[*check.Var]bool // used in a body inside the owner's
 	root     *nest
+	// result and exit are what a function of the script returns, and whether
+	// the program ends; nil where they do not matter.
+	result, exit *check.Var
 }
 
 func (g *gen) analyse(nodes ...syntax.Node) *nesting {
 	n := &nesting{nests: map[syntax.Stmt]*nest{}, owner: map[*check.Var]*nest{}, captured: map[*check.Var]bool{}, root: &nest{}}
 	mentions := map[*check.Var]map[*nest]bool{}
+	for _, v := range g.inst.Params {
+		n.owner[v], mentions[v] = n.root, map[*nest]bool{}
+	}
 	var walk func(node syntax.Node, in *nest)
 	walk = func(node syntax.Node, in *nest) {
 		syntax.Walk(node, func(node syntax.Node) bool {

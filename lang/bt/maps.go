@@ -172,7 +172,7 @@ func (g *gen) key(m *mapInfo, keys []syntax.Expr) *ir.Value {
 	}
 	if len(keys) == 1 {
 		if m.Key.Kind == check.Tuple || m.Key.Kind == check.Record {
-			if same := g.typeOf(keys[0]); !isTupleLiteral(keys[0]) && same.Size == m.Key.Size {
+			if !isTupleLiteral(keys[0]) && check.SameLayout(g.typeOf(keys[0]), m.Key) {
 				return g.memory(keys[0])
 			}
 		}

@@ -24,7 +24,7 @@ func (g *gen) memory(e syntax.Expr) *ir.Value {
 			return p.ptr
 		}
 	}
-	tmp := g.b.Alloca(t.Size, nil, "tmp")
+	tmp := g.b.Alloca(max(t.Size, 1), nil, "tmp") // an empty tuple has none
 	g.into(tmp, e, t)
 	return tmp
 }
@@ -142,6 +142,19 @@ func (g *gen) fieldsInto(dst *ir.Value, t *check.Type, elems []syntax.Expr) {
 
 // copyInto copies a value of type from at src to dst as type to.
 func (g *gen) copyInto(dst, src *ir.Value, from, to *check.Type) {
+	if (to.Kind == check.Tuple || to.Kind == check.Record) && !check.SameLayout(from, to) && len(from.Fields) == len(to.Fields) {
+		g.b.MemZero(dst, to.Size)
+		for i, f := range to.Fields {
+			part := from.Fields[i]
+			p, q := g.b.Offset(dst, int64(f.Offset)), g.b.Offset(src, int64(part.Offset))
+			if f.Type.IsScalar() {
+				g.scalarInto(p, g.b.Resize(g.b.Load(memType(part.Type), q), ir.I64, part.Type.Signed), f.Type)
+			} else {
+				g.copyInto(p, q, part.Type, f.Type)
+			}
+		}
+		return
+	}
 	if to.Kind == check.String {
 		g.stringInto(dst, src, min(from.Size, to.Size), to.Size)
 		return
@@ -206,14 +219,15 @@ func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 			continue
 		}
 		p := g.b.Offset(dst, int64(i))
+		align := alignment(p)
 		switch {
-		case len(rest) >= 8:
+		case len(rest) >= 8 && align >= 8:
 			g.b.Store(p, g.b.Const(ir.I64, int64(order.Uint64(rest))))
 			i += 8
-		case len(rest) >= 4:
+		case len(rest) >= 4 && align >= 4:
 			g.b.Store(p, g.b.Const(ir.I32, int64(order.Uint32(rest))))
 			i += 4
-		case len(rest) >= 2:
+		case len(rest) >= 2 && align >= 2:
 			g.b.Store(p, g.b.Const(ir.I16, int64(order.Uint16(rest))))
 			i += 2
 		default:
@@ -234,7 +248,7 @@ func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 	case "pcomm", "leader_comm":
 		g.kernelString(dst, g.helper(hTaskBTF), t.Size, "task_struct", "group_leader", "comm")
 	case "func":
-		g.usymInto(dst, g.helper(hFuncIP, g.ctx))
+		g.usymInto(dst, g.helper(hFuncIP, g.ctx), g.probeIndex())
 	default:
 		g.errorf(e.Loc, "unsupported", "%s cannot be compiled yet", e.Name)
 	}
@@ -260,6 +274,12 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 		}
 		return g.equalBytes(g.memory(x), want, e.Op == syntax.OpEq)
 	}
+	if t := check.Join(xt, yt); t != nil && (t.Kind == check.Tuple || t.Kind == check.Record) {
+		px, py := g.b.Alloca(t.Size, nil, "left"), g.b.Alloca(t.Size, nil, "right")
+		g.into(px, x, t)
+		g.into(py, y, t)
+		return g.equalWords(px, py, t.Size, e.Op == syntax.OpEq)
+	}
 	px, py := g.memory(x), g.memory(y)
 	if xt.Kind == check.String {
 		return g.equalStrings(px, py, n, e.Op == syntax.OpEq)
@@ -274,10 +294,37 @@ func truth(b bool) int64 {
 	return 0
 }
 
-// words calls f for pieces of n bytes that loads can read.
-func words(n int, f func(offset, size int)) {
+// alignment is what is known of the alignment of p, at most 8 bytes. What it
+// leads to begins at a multiple of 8: a variable, a record, a map's value.
+func alignment(p *ir.Value) int {
+	offset := int64(8)
+	for {
+		switch p.Op {
+		case ir.OpPtrAdd:
+			n, ok := p.Args[1].IsConst()
+			if !ok {
+				return 1
+			}
+			offset |= n
+			p = p.Args[0]
+			continue
+		case ir.OpPtrCast, ir.OpNonNull:
+			p = p.Args[0]
+			continue
+		case ir.OpField:
+			offset |= int64(p.Aux.(*ir.FieldRef).Offset)
+			p = p.Args[0]
+			continue
+		}
+		return int(offset & -offset)
+	}
+}
+
+// words calls f for pieces of n bytes that loads can read from memory of an
+// alignment.
+func words(n, align int, f func(offset, size int)) {
 	for i := 0; i < n; {
-		size := 8
+		size := align
 		for size > n-i {
 			size /= 2
 		}
@@ -290,7 +337,7 @@ func words(n int, f func(offset, size int)) {
 func (g *gen) equalBytes(p *ir.Value, want []byte, equal bool) *ir.Value {
 	order := g.target.ByteOrder()
 	var conds []func() *ir.Value
-	words(len(want), func(offset, size int) {
+	words(len(want), alignment(p), func(offset, size int) {
 		conds = append(conds, func() *ir.Value {
 			t := ir.IntType(8 * size)
 			return g.b.Compare(ir.OpEq, g.b.Load(t, g.b.Offset(p, int64(offset))), g.b.Const(t, constant(order, want[offset:offset+size])))
@@ -313,7 +360,7 @@ func constant(order binary.ByteOrder, b []byte) int64 {
 
 func (g *gen) equalWords(x, y *ir.Value, n int, equal bool) *ir.Value {
 	var conds []func() *ir.Value
-	words(n, func(offset, size int) {
+	words(n, min(alignment(x), alignment(y)), func(offset, size int) {
 		conds = append(conds, func() *ir.Value {
 			t := ir.IntType(8 * size)
 			return g.b.Compare(ir.OpEq, g.b.Load(t, g.b.Offset(x, int64(offset))), g.b.Load(t, g.b.Offset(y, int64(offset))))
@@ -371,11 +418,12 @@ func (g *gen) equalStrings(x, y *ir.Value, n int, equal bool) *ir.Value {
 }
 
 // usymInto writes an address of a user program with what is needed to name it.
-func (g *gen) usymInto(dst, addr *ir.Value) {
+// probe is the index of the probe whose function it is, or 0.
+func (g *gen) usymInto(dst, addr, probe *ir.Value) {
 	g.b.Store(dst, g.int(addr))
 	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
 	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(tgid, ir.I32, false))
-	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(g.probeIndex(), ir.I32, false))
+	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(probe, ir.I32, false))
 }
 
 // maxFrames is the number of frames of a kept stack.
@@ -404,7 +452,9 @@ func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
 	id := done.NewParam(ir.I64, "id")
 	g.b.If(g.b.Compare(ir.OpSGt, got, g.const64(0)), ok, bad)
 	g.b.At(bad)
-	g.lose(object.LossStack, "")
+	// Zero bytes are no loss: a kernel thread has no user stack, and user code
+	// that was sampled no kernel stack.
+	g.ifThen(g.b.Compare(ir.OpSLt, got, g.const64(0)), func() { g.lose(object.LossStack, "") })
 	g.b.Jump(done, g.const64(0))
 	g.b.At(ok)
 
@@ -441,9 +491,11 @@ func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
 
 	g.b.At(done)
 	g.b.Store(dst, id)
-	ids := g.helper(hPidTgid)
-	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(g.b.Binary(ir.OpLShr, ids, g.const64(32)), ir.I32, false))
-	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(ids, ir.I32, false))
-	g.b.Store(g.b.Offset(dst, 16), g.b.Const(ir.I32, int64(t.Len)))
-	g.b.Store(g.b.Offset(dst, 20), g.b.Resize(g.probeIndex(), ir.I32, false))
+	// Equal stacks are equal keys: what names no frame stays out.
+	tgid := g.b.Const(ir.I32, 0)
+	if t.Kind == check.Ustack {
+		tgid = g.b.Resize(g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32)), ir.I32, false)
+	}
+	g.b.Store(g.b.Offset(dst, 8), tgid)
+	g.b.Store(g.b.Offset(dst, 12), g.b.Const(ir.I32, int64(t.Len)))
 }

@@ -467,7 +467,7 @@ func (g *gen) arithType(op syntax.Op, t *check.Type, rhs syntax.Expr) *check.Typ
 		return t
 	}
 	n := *t
-	n.Signed = t.Signed && (g.typeOf(rhs).Signed || g.typeOf(rhs).Literal)
+	n.Signed = t.Signed || g.typeOf(rhs).Signed && op != syntax.OpShl && op != syntax.OpShr
 	return &n
 }
 

@@ -64,6 +64,7 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 			Notef("a probe looks like this: tracepoint:syscalls:sys_enter_openat { printf(\"%%s\\n\", comm); }"))
 	}
 	c.infer()
+	c.finishFuncs()
 	c.finish()
 	c.diags.Sort()
 	if c.diags.HasErrors() {

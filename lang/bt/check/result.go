@@ -45,6 +45,8 @@ type Instance struct {
 	Result *Type
 	// Params are the variables of a function's parameters.
 	Params []*Var
+	// Exits is set for a function that may end the whole program.
+	Exits bool
 }
 
 // A Point is an attach point with the name it has for the script.

@@ -59,6 +59,20 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// FuzzPreprocess runs the lines of a script's head, with a header that may
+// include itself.
+func FuzzPreprocess(f *testing.F) {
+	f.Add("#define A(x, ...) #x x##1 g(__VA_ARGS__)\n#if A(1) > 2 && defined B\n#elif __COUNTER__\n#else\n#undef A\n#endif", "#pragma once\n#include \"h.h\"\n#define B 1")
+	f.Add("#include <h.h>\n#include \"h.h\"\n#ifdef X\n#error \"no\"\n#endif", "#ifndef X\n#define X X X\n#include \"h.h\"\n#endif")
+	f.Add("#define f(x) f(g(x))\n#define g(x) g(f(x)) \\\n + 1", "struct s { int a : 3; };")
+	f.Fuzz(func(t *testing.T, head, header string) {
+		defer time.AfterFunc(10*time.Second, func() { panic("hangs") }).Stop()
+		p, diags := Parse(source.NewFile("fuzz.bt", head+"\nbegin { print(A + f(B)); }"), Options{Includer: files{"h.h": header}})
+		_ = render(diags)
+		_ = Print(p)
+	})
+}
+
 func FuzzFormat(f *testing.F) {
 	for _, s := range seeds(f) {
 		f.Add(s)

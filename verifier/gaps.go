@@ -1,0 +1,77 @@
+package verifier
+
+import (
+	"github.com/skep-bpf/skep/abi"
+	"github.com/skep-bpf/skep/isa"
+)
+
+// This file holds what is not there yet: each says so by name.
+
+const (
+	dynptrLocal = 1
+	iterActive  = 1
+)
+
+type typeTable struct{}
+
+func (v *verifier) typedContext() bool {
+	switch v.prog.Type {
+	case abi.ProgTracing, abi.ProgLSM, abi.ProgStructOps, abi.ProgNetfilter:
+		return true
+	}
+	return false
+}
+
+func (v *verifier) typedCtxAccess(at, off, size int, write bool) (reg, *Error) {
+	return reg{}, v.unsupported("typed arguments")
+}
+
+func (v *verifier) btfAccess(p *reg, at, off, size int, write, loads bool) (reg, *Error) {
+	return reg{}, v.unsupported("kernel objects")
+}
+
+func (v *verifier) btfName(t uint32) string { return "object" }
+
+func (v *verifier) btfResult(meta *callMeta, r *reg, f flags) *Error {
+	return v.unsupported("the kernel object that %s returns", meta.helper.Name)
+}
+
+func (v *verifier) btfArgument(r *reg, at int, t abi.ArgType, meta *callMeta) *Error {
+	return v.unsupported("the kernel object that %s takes", meta.helper.Name)
+}
+
+func (v *verifier) kernelType(name string) (uint32, *Error) {
+	return 0, v.unsupported("kernel objects")
+}
+
+func (v *verifier) loadKsym(op isa.Instruction, dst *reg) *Error {
+	return v.unsupported("variables of the kernel")
+}
+
+func (v *verifier) callKfunc(op isa.Instruction) (next, *Error) {
+	return 0, v.unsupported("kernel functions")
+}
+
+func (v *verifier) kfuncUnderLock(id int64) bool       { return false }
+func (v *verifier) kfuncLoops(id int64) bool           { return false }
+func (v *verifier) isIterNext(op isa.Instruction) bool { return false }
+func (v *verifier) iterActive(st *state) bool          { return false }
+
+func (v *verifier) releaseDynptr(r *reg, at int) *Error    { return v.unsupported("dynptrs") }
+func (v *verifier) releasableDynptr(r *reg, at int) *Error { return v.unsupported("dynptrs") }
+func (v *verifier) dynptrArgument(r *reg, at int, t abi.ArgType, meta *callMeta) *Error {
+	return v.unsupported("dynptrs")
+}
+func (v *verifier) dynptrWritten(meta *callMeta) *Error { return v.unsupported("dynptrs") }
+
+func (v *verifier) overwriteObject(f *frame, fno, k, off int) *Error { return nil }
+
+func (v *verifier) kptrAccess(p *reg, f *mapField, write bool, val *reg, valReg int) *Error {
+	return v.unsupported("kernel pointers in maps")
+}
+
+func (v *verifier) kptrArgument(r *reg, at int, meta *callMeta) *Error {
+	return v.unsupported("kernel pointers in maps")
+}
+
+func (v *verifier) checkFormat(f *reg, at int, size *reg) *Error { return nil }
