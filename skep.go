@@ -113,6 +113,9 @@ type RunOptions struct {
 	// Targets say for programs that attach to one object of many to which
 	// ("eth0"), by the programs' names; see [machine.Attach].
 	Targets map[string]string
+	// Trial makes the run one of test or bench probes, which end it: their
+	// programs are run here, and no hook is waited for.
+	Trial runner.Trial
 	// Events receives everything in order; what it is given is good until it
 	// returns (see [runner.Event.Clone]). An error ends the run.
 	Events func(runner.Event) error
@@ -157,7 +160,7 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
 			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
 		},
-		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
+		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started, Trial: opts.Trial,
 	})
 }
 

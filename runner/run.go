@@ -49,6 +49,8 @@ type Config struct {
 	Processes func(ctx context.Context, note func(ProcessEvent)) error
 	// Started gets a handle to the run before the first program runs.
 	Started func(*Handle)
+	// Trial makes the run one of test or bench probes, which end it.
+	Trial Trial
 }
 
 // A Result is how a run ended.
@@ -177,6 +179,7 @@ func (r *run) setVars() error {
 		set(c.Var, id)
 	}
 	r.Load.Vars = vars
+	r.Load.Stats = r.Load.Stats || r.Trial == Benches
 	return nil
 }
 
@@ -270,6 +273,9 @@ func (r *run) all(parent context.Context) error {
 		}
 		defer unwatch()
 	}
+	if r.Trial != "" {
+		return r.finish(r.trial(ctx))
+	}
 	iterated, err := r.iterate()
 	if err == nil && !r.man.ExitAfterBegin && !iterated {
 		err = r.loop(ctx)
@@ -329,7 +335,7 @@ func (r *run) finish(err error) error {
 
 // finalMaps shows the maps at the end.
 func (r *run) finalMaps() error {
-	if isOff(r.man.Settings["print_maps_on_exit"]) {
+	if isOff(r.man.Settings["print_maps_on_exit"]) || r.Trial != "" {
 		return nil
 	}
 	if err := r.Events(Event{Kind: EventFinal}); err != nil {

@@ -23,7 +23,7 @@ type bpftraceFlags struct {
 	scriptFlags
 	runFlags
 	list, help, version, info bool
-	format, test, bench       bool
+	format                    bool
 	mode                      string
 	pidText                   string
 	filter                    string
@@ -68,8 +68,8 @@ func (a *app) bpftraceCommand() *cobra.Command {
 	f.StringVar(&b.filter, "probe-filter", "", "run only the test and bench probes that match `REGEX`")
 	f.StringVar(&b.traceable, "traceable-functions", "", "read the list of traceable kernel functions from `FILE`")
 	f.BoolVar(&b.format, "fmt", false, "lay the program out and print it")
-	f.BoolVar(&b.test, "test", false, "run the test: probes")
-	f.BoolVar(&b.bench, "bench", false, "run the bench: probes")
+	f.BoolVar(&b.runFlags.test, "test", false, "run the test: probes")
+	f.BoolVar(&b.runFlags.bench, "bench", false, "run the bench: probes")
 	f.StringVar(&b.mode, "mode", "", "`MODE`: test, bench, format or codegen")
 	f.StringArrayVarP(&b.stages, "debug", "d", nil, "show `STAGE`: ast, codegen, codegen-opt, dis, libbpf, verifier or all")
 	f.StringVar(&b.elf, "emit-elf", "", "write an object to `FILE` instead of running")
@@ -110,9 +110,9 @@ func (a *app) bpftrace(cmd *cobra.Command, b *bpftraceFlags, args []string) erro
 	case "format":
 		b.format = true
 	case "test":
-		b.test = true
+		b.runFlags.test = true
 	case "bench":
-		b.bench = true
+		b.runFlags.bench = true
 	case "codegen":
 		b.stages = append(b.stages, "none")
 	default:

@@ -27,6 +27,8 @@ type runFlags struct {
 	quiet    bool
 	verbose  bool
 	dryRun   bool
+	test     bool
+	bench    bool
 	pin      string
 	replace  bool
 	maps     []string
@@ -45,6 +47,8 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.StringVarP(&r.buffer, "buffer", "B", "line", "`WHEN` output is written: line, full or none (at once)")
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say nothing but what the script says")
 	f.BoolVarP(&r.verbose, "verbose", "v", false, "tell more, and show what the kernel's verifier says")
+	f.BoolVar(&r.test, "test", false, "run the test: probes, and end")
+	f.BoolVar(&r.bench, "bench", false, "run and time the bench: probes, and end")
 	f.BoolVar(&r.dryRun, "dry-run", false, "end as soon as everything is attached")
 	f.StringVar(&r.pin, "pin", "", "keep programs and maps attached after the end, pinned below `DIR` of a bpffs")
 	f.BoolVar(&r.replace, "replace", false, "with --pin: take the place of what is pinned there, and keep its maps")
@@ -177,6 +181,14 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 				cancel()
 			}
 		},
+	}
+	switch {
+	case r.test && r.bench:
+		return usagef("--test and --bench exclude one another")
+	case r.test:
+		opts.Trial = runner.Tests
+	case r.bench:
+		opts.Trial = runner.Benches
 	}
 	a.verbose = r.verbose
 	opts.Load.TokenPath = r.token

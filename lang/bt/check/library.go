@@ -400,7 +400,14 @@ func checkSignal(c *checker, e *syntax.Call, args []*Type) *Type {
 	if k, ok := c.info.Consts[e.Args[0]]; ok && k.IsString {
 		n, ok := abi.SignalByName(strings.ToUpper(k.Str))
 		if !ok {
-			c.errorf(e.Args[0].Span(), "bad-argument", "there is no signal %q", k.Str)
+			c.errorf(e.Args[0].Span(), "bad-argument", "there is no signal %q", k.Str).
+				Suggest(source.Nearest(strings.ToUpper(k.Str), func(yield func(string) bool) {
+					for n := 1; n <= 64; n++ {
+						if name := abi.SignalName(n); name != "" && !yield(name) {
+							return
+						}
+					}
+				}))
 			return tNone
 		}
 		c.info.Consts[e.Args[0]] = Const{Int: int64(n)}
