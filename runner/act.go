@@ -24,6 +24,10 @@ func (r *run) act(e *Event) error {
 		r.exit(e.Values)
 		return errExit
 	case object.EventAssert:
+		if r.testing {
+			r.failed = true
+			return r.Events(*e)
+		}
 		r.result.Exited, r.result.Code = true, 1
 		if err := r.Events(*e); err != nil {
 			return err
@@ -55,7 +59,12 @@ func (r *run) act(e *Event) error {
 		}
 		e.Text = text
 	case object.EventSystem:
-		out, err := system(string(e.AppendText(nil, nil)))
+		// Commands of end probes run when the run was interrupted already.
+		interrupted := r.interrupted
+		if isClosed(interrupted) {
+			interrupted = nil
+		}
+		out, err := system(string(e.AppendText(nil, nil)), interrupted)
 		if err != nil {
 			return r.warn(e, "the command could not be run: %s", reason(err))
 		}
@@ -71,6 +80,15 @@ func (r *run) act(e *Event) error {
 		return r.watch(e)
 	}
 	return r.Events(*e)
+}
+
+func isClosed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
 }
 
 // exit takes in the first exit; later ones change nothing.
@@ -261,6 +279,3 @@ func (c *captures) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// lossInterval is how often losses are looked at while events come in.
-const lossInterval = time.Second

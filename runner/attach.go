@@ -22,9 +22,6 @@ func (r *run) attach(ctx context.Context) (int, error) {
 	attached := 0
 	for i := range r.man.Programs {
 		p := &r.man.Programs[i]
-		if r.idle(p) {
-			continue
-		}
 		if p.Kind != object.KindAttach {
 			attached += len(p.Probes)
 			continue

@@ -165,8 +165,9 @@ const maxOutput = 64 << 20
 
 // system runs a command of the shell and returns what it prints. The command
 // dies with skep, with all that it started: its shell by the death signal, the
-// rest by a guard that waits on a pipe for the end of skep.
-func system(command string) (string, error) {
+// rest by a guard that waits on a pipe for the end of skep. When interrupted is
+// closed while it runs, it is ended; what it printed by then counts.
+func system(command string, interrupted <-chan struct{}) (string, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var out limited
@@ -177,7 +178,22 @@ func system(command string) (string, error) {
 		return "", err
 	}
 	release := guard(cmd.Process.Pid)
+	finished := make(chan struct{})
+	go func() {
+		select {
+		case <-finished:
+			return
+		case <-interrupted:
+		}
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		select {
+		case <-finished:
+		case <-time.After(time.Second):
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
+	}()
 	err := cmd.Wait()
+	close(finished)
 	release()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

@@ -22,4 +22,4 @@ func (c *child) kill()               {}
 
 func watchProcess(int, context.CancelFunc) (func(), error) { return func() {}, nil }
 
-func system(string) (string, error) { return "", errNoChildren }
+func system(string, <-chan struct{}) (string, error) { return "", errNoChildren }

@@ -58,6 +58,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// What ends a run in order may take its time; who asks again means it.
+	defer context.AfterFunc(ctx, stop)()
 	var cmd *cobra.Command
 	switch object, err := embedded(); {
 	case err != nil:

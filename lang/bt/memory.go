@@ -20,11 +20,14 @@ func (g *gen) memory(e syntax.Expr) *ir.Value {
 	case *syntax.Map, *syntax.MapIndex:
 		return g.readMapMemory(e)
 	case *syntax.Field, *syntax.Index, *syntax.TupleField, *syntax.Unary, *syntax.Cast:
+		if c, ok := e.(*syntax.Cast); ok && t.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+			break
+		}
 		if p := g.place(e); p.ptr != nil && g.direct(p.ptr) && t.Kind != check.String {
 			return p.ptr
 		}
 	}
-	tmp := g.b.Alloca(t.Size, nil, "tmp")
+	tmp := g.b.Alloca(max(t.Size, 1), nil, "tmp") // an empty tuple has none
 	g.into(tmp, e, t)
 	return tmp
 }
@@ -69,6 +72,10 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 			g.fieldsInto(dst, t, elems)
 			return
 		}
+	}
+	if c, ok := e.(*syntax.Cast); ok && et.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+		g.numberInto(dst, c, t)
+		return
 	}
 	switch e := e.(type) {
 	case *syntax.Ident:
@@ -118,6 +125,17 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 		return
 	}
 	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
+}
+
+// numberInto writes the bytes of a number as an array, zeros where it has fewer.
+func (g *gen) numberInto(dst *ir.Value, e *syntax.Cast, t *check.Type) {
+	n := min(t.Size, 8)
+	v := g.b.Alloca(8, nil, "number")
+	g.b.Store(v, g.int(g.value(e.X)))
+	g.b.MemCopy(dst, v, n)
+	if t.Size > n {
+		g.b.MemZero(g.b.Offset(dst, int64(n)), t.Size-n)
+	}
 }
 
 // scalarInto writes a scalar as type t.
@@ -237,12 +255,15 @@ func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 	}
 }
 
+// commSize is the size of the name of a task (TASK_COMM_LEN, include/linux/sched.h).
+const commSize = 16
+
 func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 	switch e.Name {
 	case "comm":
 		// Not every kernel clears what is behind the name: Linux 6.1 does not.
 		g.b.MemZero(dst, t.Size)
-		g.helper(hComm, dst, g.const64(16))
+		g.helper(hComm, dst, g.const64(commSize))
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "pcomm", "leader_comm":
@@ -272,7 +293,7 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 				return g.b.Const(ir.I1, truth(e.Op == syntax.OpNe))
 			}
 		}
-		return g.equalBytes(g.memory(x), want, e.Op == syntax.OpEq)
+		return g.equalBytes(g.prefix(x, len(want)), want, e.Op == syntax.OpEq)
 	}
 	if t := check.Join(xt, yt); t != nil && (t.Kind == check.Tuple || t.Kind == check.Record) {
 		px, py := g.b.Alloca(t.Size, nil, "left"), g.b.Alloca(t.Size, nil, "right")
@@ -285,6 +306,21 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 		return g.equalStrings(px, py, n, e.Op == syntax.OpEq)
 	}
 	return g.equalWords(px, py, n, e.Op == syntax.OpEq)
+}
+
+// prefix is the address of a string of which no more than its first n bytes
+// are looked at, and no more of them than there are up to its end.
+func (g *gen) prefix(e syntax.Expr, n int) *ir.Value {
+	call, ok := g.isStr(e)
+	if !ok {
+		return g.memory(e)
+	}
+	// One byte more is the zero that ends what is cut off.
+	t := *g.typeOf(e)
+	t.Size = min(t.Size, n+1)
+	tmp := g.b.Alloca(t.Size, nil, "prefix")
+	g.strInto(tmp, call, &t, false)
+	return tmp
 }
 
 func truth(b bool) int64 {

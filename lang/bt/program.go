@@ -154,7 +154,29 @@ func (g *gen) rawSection() string {
 	if g.inst.Ctx.Kfuncs {
 		return "tp_btf"
 	}
+	if g.syscall != "" && g.typedSyscall() {
+		g.feature(target.FeatureTypedRawTP)
+		return "tp_btf"
+	}
 	return "raw_tp"
+}
+
+// typedSyscall reports whether a program for system calls reads registers of
+// its caller, and runs where the verifier knows the type of the pointer to
+// them: reads are loads there instead of calls of a helper.
+func (g *gen) typedSyscall() bool {
+	if !g.target.Feature(target.FeatureTypedRawTP).Have {
+		return false
+	}
+	if g.syscall == "sys_exit" {
+		return true // for the number of the call
+	}
+	for _, s := range g.info.Fields {
+		if s.Arg != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // allRaw reports whether the kernel has raw tracepoints of the names of all

@@ -45,7 +45,7 @@ func (g *gen) syscallNumber() *ir.Value {
 	if g.syscall == "sys_enter" {
 		return g.rawArg(1)
 	}
-	nr := g.register(g.rawArg(0), g.regs.SyscallNumber)
+	nr := g.callerRegister(g.regs.SyscallNumber)
 	if r, ok := g.regs.Lookup(g.regs.SyscallNumber); ok && r.Size < 8 {
 		nr = g.b.Resize(g.b.Resize(nr, ir.I32, false), ir.I64, true)
 	}

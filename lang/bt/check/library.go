@@ -402,10 +402,7 @@ func checkSignal(c *checker, e *syntax.Call, args []*Type) *Type {
 		if !ok {
 			c.errorf(e.Args[0].Span(), "bad-argument", "there is no signal %q", k.Str).
 				Suggest(source.Nearest(strings.ToUpper(k.Str), func(yield func(string) bool) {
-					for n := 1; n <= 64; n++ {
-						if name := abi.SignalName(n); name != "" && !yield(name) {
-							return
-						}
+					for n := 1; n <= 64 && yield(abi.SignalName(n)); n++ {
 					}
 				}))
 			return tNone
@@ -468,6 +465,10 @@ func checkGetopt(c *checker, e *syntax.Call, args []*Type) *Type {
 	if len(args) == 3 {
 		c.wantString(e, 2)
 	}
+	if c.asked == nil {
+		c.asked = map[string]bool{}
+	}
+	c.asked[name] = true
 	given, has := c.opts.Named[name]
 	if len(args) == 1 || args[1].Kind == Bool {
 		value := int64(0)
