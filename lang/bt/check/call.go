@@ -312,7 +312,7 @@ func checkStr(c *checker, e *syntax.Call, args []*Type) *Type {
 				c.errorf(e.Args[1].Span(), "bad-argument", "the length of a string must be positive")
 				return tInvalid
 			}
-			size = min(size, int(k.Int)+1)
+			size = int(min(int64(size)-1, k.Int)) + 1
 		} else {
 			c.wantInt(e, 1, args[1])
 		}
