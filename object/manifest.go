@@ -70,6 +70,8 @@ type Source struct {
 	Name     string   `json:"name"`
 	Text     string   `json:"text,omitempty"`
 	Args     []string `json:"args,omitempty"` // positional parameters
+	// Named are the named parameters, for getopt.
+	Named map[string]string `json:"named,omitempty"`
 	// Includes are the texts of the files that were included or imported.
 	Includes map[string]string `json:"includes,omitempty"`
 	// IncludeDirs are where included files were looked for, and Include those
@@ -291,6 +293,11 @@ type Event struct {
 	Line int    `json:"line,omitempty"`
 	Col  int    `json:"col,omitempty"`
 }
+
+// LastRecordVar is the variable that takes a record which ends the run when the
+// ring buffer has no room for it: 8 bytes that are not 0 once it is there, then
+// the record.
+const LastRecordVar = "skep_last_record"
 
 // A Loss is one thing that may go wrong and is counted.
 type Loss struct {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/machine"
@@ -24,6 +23,10 @@ func (r *run) act(e *Event) error {
 		r.exit(e.Values)
 		return errExit
 	case object.EventAssert:
+		if r.testing {
+			r.failed = true
+			return r.Events(*e)
+		}
 		r.result.Exited, r.result.Code = true, 1
 		if err := r.Events(*e); err != nil {
 			return err
@@ -282,6 +285,3 @@ func (c *captures) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// lossInterval is how often losses are looked at while events come in.
-const lossInterval = time.Second

@@ -19,6 +19,7 @@ func TestMain(m *testing.M) {
 		"bpftrace":  main,
 		"skep-load": load,
 		"work":      work,
+		"absent":    absent,
 		"as":        as,
 	})
 }

@@ -170,8 +170,10 @@ func (m *memory) mayAlias(a address, n int64, b address, k int64) bool {
 		}
 	}
 	x, y := a.root.Type.Space, b.root.Type.Space
-	// Plain memory may be any: a subprogram gets it from its caller.
-	return x == y || x == ir.SpaceMem || y == ir.SpaceMem
+	// Plain memory may be any: a subprogram gets it from its caller. So may be
+	// what lies at an address of the kernel: that of a variable, as a number.
+	return x == y || x == ir.SpaceMem || y == ir.SpaceMem ||
+		x == ir.SpaceKernel && y.Writable() || y == ir.SpaceKernel && x.Writable()
 }
 
 // clobbers reports whether v may write to memory that e speaks of. What a
@@ -212,6 +214,11 @@ func (m *memory) clobbers(v *ir.Value, e *fact) bool {
 			return false
 		}
 		space := e.root.Type.Space
+		if space == ir.SpaceKernel && !writes.Has(space) {
+			return slices.ContainsFunc(v.Args, func(a *ir.Value) bool {
+				return a.Type.IsPtr() && a.Type.Space.Writable() && !m.private(m.addrs.of(a).root)
+			})
+		}
 		if space == ir.SpaceMem {
 			return writes&ir.Spaces(ir.SpaceMem, ir.SpaceStack, ir.SpaceMapValue, ir.SpacePacket) != 0
 		}

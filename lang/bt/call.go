@@ -89,7 +89,7 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "str":
-		g.strInto(dst, e, t, true)
+		g.strInto(dst, e, t, padded)
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "usym":
@@ -105,9 +105,17 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 }
 
-// strInto reads a string through a pointer into the t.Size bytes at dst. What
-// lies behind its end is zeros if padded, else it may be anything.
-func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool) {
+// A strForm says what is wanted of a string that is read.
+type strForm uint8
+
+const (
+	padded   strForm = iota // all of it, with zeros behind its end
+	unpadded                // all of it; behind its end may be anything
+	prefix                  // its beginning, unpadded: more does not matter
+)
+
+// strInto reads a string through a pointer into the t.Size bytes at dst.
+func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, form strForm) {
 	x := e.Args[0]
 	xt := g.typeOf(x)
 	size := min(g.typeOf(e).Size, t.Size)
@@ -118,12 +126,16 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool)
 	}
 	addr := g.value(x)
 	n := g.const64(int64(size))
+	want := n // what was asked for, with the zero at the end
 	if len(e.Args) == 2 {
-		if _, ok := g.info.Consts[e.Args[1]]; !ok {
-			n = g.clamp(g.b.Binary(ir.OpAdd, g.int(g.value(e.Args[1])), g.const64(1)), int64(size))
+		if k, ok := g.info.Consts[e.Args[1]]; ok {
+			want = g.const64(k.Int + 1)
+		} else {
+			want = g.b.Binary(ir.OpAdd, g.int(g.value(e.Args[1])), g.const64(1))
+			n = g.clamp(want, int64(size))
 		}
 	}
-	if padded {
+	if form == padded {
 		g.b.MemZero(dst, t.Size)
 	}
 	read := func(space check.Space) {
@@ -132,7 +144,16 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool)
 			h = hReadUserStr
 		}
 		r := g.helper(h, dst, n, g.pointer(g.int(addr), space))
-		g.ifThen(g.b.Compare(ir.OpSLt, r, g.const64(0)), func() { g.lose(object.LossFault, "str") })
+		if form == prefix {
+			g.ifThen(g.b.Compare(ir.OpSLt, r, g.const64(0)), func() { g.lose(object.LossFault, "str") })
+			return
+		}
+		// Neither an error nor a string that takes all the room there is.
+		g.ifThen(g.b.Compare(ir.OpUGe, r, g.const64(int64(size))), func() {
+			g.ifElse(g.b.Compare(ir.OpSLt, r, g.const64(0)),
+				func() { g.lose(object.LossFault, "str") },
+				func() { g.cutString(dst, want, addr, size, space, len(e.Args) == 1) })
+		})
 	}
 	space := xt.Space
 	if xt.Kind != check.Pointer || space != check.UserSpace && g.argumentsOfAnySpace() {
@@ -155,6 +176,23 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool)
 	default:
 		read(check.KernelSpace)
 	}
+}
+
+// cutString looks at a string of which size-1 bytes were read. Where it goes on
+// and no less was asked for, its next byte takes the place of the zero at its
+// end, which is what marks strings that were cut, and it is counted.
+func (g *gen) cutString(dst, want, addr *ir.Value, size int, space check.Space, all bool) {
+	look := func() {
+		last := g.b.Offset(dst, int64(size-1))
+		next := g.b.Binary(ir.OpAdd, g.int(addr), g.const64(int64(size-1)))
+		g.readSpace(last, g.const64(1), next, space, func() {})
+		g.ifThen(g.b.Compare(ir.OpNe, g.b.Load(ir.I8, last), g.b.Const(ir.I8, 0)), func() { g.lose(object.LossString, "str") })
+	}
+	if all {
+		look()
+		return
+	}
+	g.ifThen(g.b.Compare(ir.OpUGt, want, g.const64(int64(size))), look)
 }
 
 // isStr reports whether an expression is a call of str that is not known
@@ -232,7 +270,7 @@ func (g *gen) valueArg(name string, e syntax.Expr) arg {
 	}
 	// Who reads the record ends at the end of a string.
 	if call, ok := g.isStr(e); ok {
-		return arg{name, t, func(dst *ir.Value) { g.strInto(dst, call, t, false) }}
+		return arg{name, t, func(dst *ir.Value) { g.strInto(dst, call, t, unpadded) }}
 	}
 	if id, ok := e.(*syntax.Ident); ok && id.Name == "comm" && t.Size >= commSize {
 		return arg{name, t, func(dst *ir.Value) { g.helper(hComm, dst, g.const64(commSize)) }}
@@ -260,18 +298,42 @@ func (g *gen) event(ev object.Event, args []arg) {
 	yes, no, done := g.block("record"), g.block("record.lost"), g.block("submitted")
 	g.b.If(g.b.Compare(ir.OpNe, record, g.b.Null(record.Type)), yes, no)
 	g.b.Block.Likely = ir.Then
+	fill := func(p *ir.Value) {
+		g.b.Store(p, g.b.Const(ir.I64, g.eventWord(id)))
+		for i, a := range args {
+			a.write(g.b.Offset(p, int64(ev.Args[i].Offset)))
+		}
+	}
 	g.b.At(no)
-	g.lose(object.LossEvent, string(ev.Kind))
-	g.b.Jump(done)
+	if ev.Kind == object.EventExit || ev.Kind == object.EventAssert {
+		// What ends the run is never lost.
+		last := g.b.Global(g.lastRecord(ev.Size))
+		fill(g.b.Offset(last, 8))
+		g.b.Atomic(ir.AtomicAdd, last, g.const64(1), false)
+	} else {
+		g.lose(object.LossEvent, string(ev.Kind))
+	}
+	g.jump(done)
 	g.b.At(yes)
 	p := g.b.NonNull(record)
-	g.b.Store(p, g.b.Const(ir.I64, g.eventWord(id)))
-	for i, a := range args {
-		a.write(g.b.Offset(p, int64(ev.Args[i].Offset)))
-	}
+	fill(p)
 	g.helper(hRingbufSubmit, p, g.const64(0))
 	g.jump(done)
 	g.b.At(done)
+}
+
+// lastRecord is where a record of at most size bytes goes that ends the run and
+// did not fit the ring buffer: behind a number that is not 0 once it is there.
+func (l *lowerer) lastRecord(size int) *ir.Global {
+	if l.last == nil {
+		l.last = &ir.Global{Name: object.LastRecordVar, Section: ".bss"}
+		l.mod.Globals = append(l.mod.Globals, l.last)
+	}
+	if n := 8 + size; n > len(l.last.Init) {
+		l.last.Init = make([]byte, n)
+		l.last.Type = arrayOf(u64Type, n/8)
+	}
+	return l.last
 }
 
 // eventWord is the index of an event as the first 8 bytes of a record, of

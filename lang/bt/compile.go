@@ -46,7 +46,7 @@ func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List)
 		man: &object.Manifest{
 			Version: object.ManifestVersion,
 			Source: object.Source{
-				Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Options: o.Settings,
+				Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Named: o.Named, Options: o.Settings,
 				Includes: files.texts, IncludeDirs: o.IncludeDirs, Include: o.Include,
 			},
 			Target: object.Platform{Arch: t.Arch(), Release: t.Release().Text},
@@ -88,6 +88,7 @@ type lowerer struct {
 	ring        *ir.Map
 	stacks      *ir.Map
 	scratchLoss int
+	last        *ir.Global // see lastRecord
 	literals    int
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int

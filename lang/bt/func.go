@@ -53,7 +53,12 @@ func (l *lowerer) declareFuncs() {
 func (l *lowerer) function(inst *check.Instance) {
 	f := l.funcs[inst]
 	g := &gen{lowerer: l, inst: inst, info: &inst.Info, vars: map[*check.Var]*ir.Value{}, b: ir.NewBuilder(f)}
-	g.nesting = g.analyse(inst.Body)
+	// A parameter that only the body of a loop speaks of is the function's.
+	nodes := []syntax.Node{inst.Body}
+	for _, p := range inst.Func.Params {
+		nodes = append(nodes, p.Var)
+	}
+	g.nesting = g.analyse(nodes...)
 	g.nest = g.nesting.root
 	g.begin(f)
 	if inst.Exits {

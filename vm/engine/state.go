@@ -60,6 +60,8 @@ const (
 	FaultStack FaultClass = 1 + iota
 	// FaultAlign: an atomic access at an address that is no multiple of its size.
 	FaultAlign
+	// FaultIdle: the host ran a state in which nothing runs.
+	FaultIdle
 )
 
 func (f FaultClass) Error() string {
@@ -68,6 +70,8 @@ func (f FaultClass) Error() string {
 		return "calls nest too deeply for the stack of the program"
 	case FaultAlign:
 		return "atomic access to an address that is not a multiple of its size"
+	case FaultIdle:
+		return "nothing was started, or the run is over"
 	}
 	return fmt.Sprintf("fault %d", uint32(f))
 }

@@ -94,19 +94,15 @@ func (c *checker) call(e *syntax.Call) *Type {
 }
 
 func argCount(f *Function) string {
-	plural := func(n int) string {
-		if n == 1 {
-			return "1 argument"
-		}
-		return itoa(n) + " arguments"
-	}
 	switch {
 	case f.Max < 0:
-		return "at least " + plural(f.Min)
+		return "at least " + counted(f.Min, "argument")
 	case f.Min == f.Max:
-		return plural(f.Min)
+		return counted(f.Min, "argument")
+	case f.Min == 0:
+		return "at most " + counted(f.Max, "argument")
 	}
-	return itoa(f.Min) + " to " + plural(f.Max)
+	return itoa(f.Min) + " to " + counted(f.Max, "argument")
 }
 
 // wantInt reports an argument that is no integer.
@@ -121,6 +117,9 @@ func (c *checker) wantInt(e *syntax.Call, i int, t *Type) bool {
 // wantConst returns the constant integer that an argument must be.
 func (c *checker) wantConst(e *syntax.Call, i int) (int64, bool) {
 	k, ok := c.info.Consts[e.Args[i]]
+	if !ok && c.info.Types[e.Args[i]].Kind == Invalid {
+		return 0, false
+	}
 	if !ok || k.IsString {
 		c.errorf(e.Args[i].Span(), "not-constant", "%s needs a constant integer here", e.Func.Text)
 		return 0, false
@@ -131,6 +130,9 @@ func (c *checker) wantConst(e *syntax.Call, i int) (int64, bool) {
 // wantString returns the constant string that an argument must be.
 func (c *checker) wantString(e *syntax.Call, i int) (string, bool) {
 	k, ok := c.info.Consts[e.Args[i]]
+	if !ok && c.info.Types[e.Args[i]].Kind == Invalid {
+		return "", false
+	}
 	if !ok || !k.IsString {
 		c.errorf(e.Args[i].Span(), "not-constant", "%s needs a string literal here", e.Func.Text)
 		return "", false
@@ -435,7 +437,7 @@ func checkFormat(c *checker, e *syntax.Call, args []*Type) *Type {
 		want += v.Args()
 	}
 	if want != len(args)-1 {
-		c.errorf(e.Args[0].Span(), "wrong-argument-count", "the format takes %d values, here are %d", want, len(args)-1)
+		c.errorf(e.Args[0].Span(), "wrong-argument-count", "the format takes %s, here are %d", counted(want, "value"), len(args)-1)
 		return tNone
 	}
 	i := 1
@@ -529,7 +531,7 @@ func Verbs(format string) ([]Verb, string) {
 		for i < len(format) && (format[i] >= '0' && format[i] <= '9' || format[i] == '.') {
 			i++
 		}
-		for i < len(format) && strings.IndexByte("hlqjzt", format[i]) >= 0 {
+		for i < len(format) && strings.IndexByte("hljzt", format[i]) >= 0 {
 			i++
 		}
 		if i >= len(format) {
@@ -537,7 +539,11 @@ func Verbs(format string) ([]Verb, string) {
 		}
 		v.Verb = format[i]
 		if strings.IndexByte("diuoxXcspr%", v.Verb) < 0 {
-			return nil, "there is no conversion %" + format[start:i+1] + "; %% prints a percent sign"
+			spec := format[start : i+1]
+			if v.Verb < ' ' || v.Verb > '~' {
+				return nil, "the conversion %" + strings.TrimRight(spec, spec[len(spec)-1:]) + " has no letter; %% prints a percent sign"
+			}
+			return nil, "there is no conversion %" + spec + "; %% prints a percent sign"
 		}
 		if v.Verb == 'r' && i+1 < len(format) && (format[i+1] == 'x' || format[i+1] == 'h') {
 			i++
@@ -546,6 +552,14 @@ func Verbs(format string) ([]Verb, string) {
 		verbs = append(verbs, v)
 	}
 	return verbs, ""
+}
+
+// counted is a number of things for people: "1 argument", "2 arguments".
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return itoa(n) + " " + what + "s"
 }
 
 func itoa(n int) string {

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -74,6 +75,7 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 }
 
 type checker struct {
+	asked   map[string]bool // named parameters that the script asks for
 	target  target.Target
 	opts    Options
 	res     *Result
@@ -180,6 +182,17 @@ func (c *checker) varKey(v *Var) string { return fmt.Sprint(c.instNo, ".", v.Ind
 
 // finish looks at what only shows once all instances are checked.
 func (c *checker) finish() {
+	for _, name := range slices.Sorted(maps.Keys(c.opts.Named)) {
+		if !c.asked[name] {
+			d := &source.Diagnostic{Code: "unknown-parameter", Message: fmt.Sprintf("the script has no parameter --%s", name)}
+			if near := source.Nearest(name, maps.Keys(c.asked)); near != "" {
+				d.Notef("did you mean --%s?", near)
+			} else {
+				d.Notef("a script asks for it by getopt(%q)", name)
+			}
+			c.diags.Add(d)
+		}
+	}
 	for _, m := range c.res.Maps {
 		if m.Value == nil && !c.diags.HasErrors() {
 			c.errorf(m.Span, "undefined-map", "%s is read but nothing is ever put into it", m.Name).

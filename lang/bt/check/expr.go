@@ -1,12 +1,16 @@
 package check
 
 import (
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/source"
+	"github.com/skep-bpf/skep/target/typeindex"
 )
 
 // describe names a type with its article, for messages.
@@ -312,21 +316,8 @@ func pointeeSpace(space Space) Space {
 }
 
 func (c *checker) address(e *syntax.Unary) *Type {
-	switch x := e.X.(type) {
-	case *syntax.Var, *syntax.Map, *syntax.MapIndex:
-		t := c.expr(x)
-		return &Type{Kind: Pointer, Size: 8, Elem: t, Space: OwnSpace}
-	case *syntax.Field, *syntax.Index:
-		t := c.expr(x)
-		space := KernelSpace
-		if s, ok := c.info.Fields[x]; ok && s.Type != nil {
-			space = c.spaceOf(x)
-		}
-		return &Type{Kind: Pointer, Size: 8, Elem: t, Space: space}
-	}
-	c.expr(e.X)
-	c.errorf(e.OpLoc, "bad-address", "only variables, maps and fields have an address")
-	return tInvalid
+	// The parser lets no other operand through.
+	return &Type{Kind: Pointer, Size: 8, Elem: c.expr(e.X), Space: OwnSpace}
 }
 
 // spaceOf is the space that a field expression lies in.
@@ -382,6 +373,12 @@ func (c *checker) binaryType(op syntax.Op, opLoc source.Span, x, y syntax.Expr, 
 		c.errorf(opLoc, "type-mismatch", "%s cannot be used on %s and %s", op, describe(xt), describe(yt)).
 			NoteAt(x.Span(), "this is %s", describe(xt)).NoteAt(y.Span(), "this is %s", describe(yt))
 		return tInvalid
+	}
+	if op == syntax.OpDiv || op == syntax.OpMod {
+		if k, ok := c.info.Consts[y]; ok && !k.IsString && k.Int == 0 {
+			c.errorf(y.Span(), "division-by-zero", "this divides by zero")
+			return tInvalid
+		}
 	}
 	switch op {
 	case syntax.OpLogAnd, syntax.OpLogOr:
@@ -520,8 +517,7 @@ func (c *checker) foldBinary(e *syntax.Binary, t *Type) {
 		set(a * b)
 	case syntax.OpDiv, syntax.OpMod:
 		if b == 0 {
-			c.errorf(e.Y.Span(), "division-by-zero", "this divides by zero")
-			return
+			return // said by binaryType
 		}
 		switch {
 		case e.Op == syntax.OpDiv && signed:
@@ -800,7 +796,14 @@ func (c *checker) field(e *syntax.Field) *Type {
 				return f.Type
 			}
 		}
-		c.errorf(e.Name.Loc, "unknown-field", "the record has no field %q", e.Name.Text)
+		c.errorf(e.Name.Loc, "unknown-field", "the record has no field %q; it has %s", e.Name.Text, fieldNames(xt.Fields)).
+			Suggest(source.Nearest(e.Name.Text, func(yield func(string) bool) {
+				for _, f := range xt.Fields {
+					if !yield(f.Name) {
+						return
+					}
+				}
+			}))
 		return tInvalid
 	case Struct:
 		full, err := c.complete(xt.BTF)
@@ -870,6 +873,10 @@ func (c *checker) index(e *syntax.Index) *Type {
 		}
 		return c.held(xt.Elem, xt.Space)
 	case String:
+		if k, ok := c.info.Consts[e.I]; ok && (k.Int < 0 || k.Int >= int64(xt.Size)) {
+			c.errorf(e.I.Span(), "bad-index", "the string has room for %d bytes, the first is 0", xt.Size)
+			return tInvalid
+		}
 		return tInt8
 	case Pointer:
 		if xt.Elem == nil {
@@ -1011,11 +1018,38 @@ func (c *checker) unknownType(span source.Span, name string, err error) {
 		d.Notef("%v", err)
 		return
 	}
-	d.Suggest(source.Nearest(name, func(yield func(string) bool) {
-		for n := range typeNames {
-			if !yield(n) {
+	// "struct x" for "strct x" helps as little as a struct for an enum.
+	kind, bare, tagged := strings.Cut(name, " ")
+	if !tagged {
+		kind, bare = "", name
+	}
+	kinds := map[string]typeindex.Kind{"": typeindex.KindTypedef, "struct": typeindex.KindStruct, "union": typeindex.KindUnion, "enum": typeindex.KindEnum}[kind]
+	near := source.Nearest(bare, func(yield func(string) bool) {
+		if !tagged {
+			for _, n := range slices.Sorted(maps.Keys(typeNames)) {
+				if !yield(n) {
+					return
+				}
+			}
+		}
+		types, err := c.target.Types()
+		if err != nil {
+			return
+		}
+		for e := range types.Names(kinds, "") {
+			if !yield(e.Name) {
 				return
 			}
 		}
-	}))
+	})
+	d.Suggest(near)
+}
+
+// fieldNames lists the fields of a record for people.
+func fieldNames(fields []Field) string {
+	var names []string
+	for _, f := range fields {
+		names = append(names, f.Name)
+	}
+	return strings.Join(names, ", ")
 }

@@ -188,7 +188,7 @@ func (c *checker) callUser(e *syntax.Call, u *userFunc) *Type {
 		}
 	}
 	if len(e.Args) != len(u.decl.Params) {
-		c.errorf(e.Parens, "wrong-argument-count", "%s takes %d arguments, here are %d", u.decl.Name.Text, len(u.decl.Params), len(e.Args)).
+		c.errorf(e.Parens, "wrong-argument-count", "%s takes %s, here are %d", u.decl.Name.Text, counted(len(u.decl.Params), "argument"), len(e.Args)).
 			NoteAt(u.decl.Name.Loc, "it is declared here")
 		return tInvalid
 	}

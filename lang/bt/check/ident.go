@@ -111,6 +111,19 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 		}
 	}
 	c.errorf(e.Loc, "unknown-name", "%q is neither a builtin nor a constant", name).
-		Suggest(source.Nearest(name, slices.Values(slices.Sorted(maps.Keys(builtins)))))
+		Suggest(source.Nearest(name, func(yield func(string) bool) {
+			names := slices.Concat(slices.Sorted(maps.Keys(builtins)), slices.Sorted(maps.Keys(modes)), slices.Sorted(maps.Keys(c.enums)))
+			if arch, ok := abi.ParseArch(c.target.Arch()); ok {
+				names = append(names, abi.ConstantNames(arch)...)
+			}
+			for _, n := range names {
+				if !yield(n) {
+					return
+				}
+			}
+			if types, err := c.target.Types(); err == nil {
+				types.Enumerators("")(yield)
+			}
+		}))
 	return tInvalid
 }

@@ -400,7 +400,11 @@ func checkSignal(c *checker, e *syntax.Call, args []*Type) *Type {
 	if k, ok := c.info.Consts[e.Args[0]]; ok && k.IsString {
 		n, ok := abi.SignalByName(strings.ToUpper(k.Str))
 		if !ok {
-			c.errorf(e.Args[0].Span(), "bad-argument", "there is no signal %q", k.Str)
+			c.errorf(e.Args[0].Span(), "bad-argument", "there is no signal %q", k.Str).
+				Suggest(source.Nearest(strings.ToUpper(k.Str), func(yield func(string) bool) {
+					for n := 1; n <= 64 && yield(abi.SignalName(n)); n++ {
+					}
+				}))
 			return tNone
 		}
 		c.info.Consts[e.Args[0]] = Const{Int: int64(n)}
@@ -461,6 +465,10 @@ func checkGetopt(c *checker, e *syntax.Call, args []*Type) *Type {
 	if len(args) == 3 {
 		c.wantString(e, 2)
 	}
+	if c.asked == nil {
+		c.asked = map[string]bool{}
+	}
+	c.asked[name] = true
 	given, has := c.opts.Named[name]
 	if len(args) == 1 || args[1].Kind == Bool {
 		value := int64(0)
@@ -546,6 +554,9 @@ func checkIsLiteral(c *checker, e *syntax.Call, _ []*Type) *Type {
 }
 
 func checkPID(c *checker, e *syntax.Call, args []*Type) *Type {
+	if args[0].Kind == Invalid {
+		return args[0]
+	}
 	if args[0].Kind != Mode || args[0].Mode != "curr_ns" && args[0].Mode != "init" {
 		c.errorf(e.Args[0].Span(), "bad-argument", "%s takes curr_ns or init", e.Func.Text).
 			Suggest(source.Nearest(e.Args[0].Span().Text(), slices.Values([]string{"curr_ns", "init"})))

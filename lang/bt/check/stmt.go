@@ -226,6 +226,7 @@ func (c *checker) mapKey(m *Map, span source.Span, keys []syntax.Expr) {
 		if m.Key != nil {
 			c.errorf(span, "missing-key", "%s has a key of type %s", m.Name, m.Key).
 				NoteAt(m.keySpan, "as used here")
+			return
 		}
 		if !m.noKey {
 			m.noKey, m.keySpan = true, span
@@ -254,6 +255,10 @@ func (c *checker) mapKey(m *Map, span source.Span, keys []syntax.Expr) {
 		case Invalid:
 			return
 		}
+	}
+	if t.Size == 0 {
+		c.errorf(span, "bad-key", "%s is empty and cannot be a key", describe(t))
+		return
 	}
 	if m.noKey {
 		c.errorf(span, "unexpected-key", "%s has no key", m.Name).NoteAt(m.keySpan, "as used here")
@@ -286,6 +291,10 @@ func (c *checker) mapValue(m *Map, value syntax.Expr, t *Type) {
 		return
 	}
 	t = stored(t)
+	if t.Size == 0 {
+		c.errorf(value.Span(), "type-mismatch", "%s is empty and cannot be kept in a map", describe(t))
+		return
+	}
 	if m.Value == nil {
 		m.Value, m.valueSpan = t, value.Span()
 		c.changed = true

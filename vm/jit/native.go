@@ -1,0 +1,114 @@
+//go:build linux && (amd64 || arm64)
+
+package jit
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"unsafe"
+
+	"github.com/skep-bpf/skep/vm/engine"
+)
+
+// JIT is the engine that compiles.
+type JIT struct {
+	generate generator
+	options  options
+}
+
+var probe = sync.OnceValue(func() error {
+	m, err := newRegion(make([]byte, 1), newKeys())
+	if err != nil {
+		return err
+	}
+	return m.close()
+})
+
+// New returns the engine. It fails with [engine.ErrUnavailable] where the system
+// does not let a process make code executable, as SELinux and systemd's
+// MemoryDenyWriteExecute can forbid.
+func New() (engine.Engine, error) {
+	if err := probe(); err != nil {
+		return nil, err
+	}
+	return &JIT{generate: nativeGenerate, options: nativeOptions()}, nil
+}
+
+// Name returns "jit".
+func (*JIT) Name() string { return "jit" }
+
+// Compile implements [engine.Engine].
+func (j *JIT) Compile(p *engine.Program, o engine.Options) (engine.Code, error) {
+	if len(p.Insns) > maxInsns {
+		return nil, fmt.Errorf("program %s has %d instructions, more than the JIT's %d", p.Name, len(p.Insns), maxInsns)
+	}
+	opts := j.options
+	opts.Options = o
+	k := newKeys()
+	out, err := j.generate(p, opts, k)
+	if err != nil {
+		return nil, err
+	}
+	mem, err := newRegion(out.code, k)
+	if err != nil {
+		return nil, fmt.Errorf("program %s: %w", p.Name, err)
+	}
+	c := &code{program: p, mem: mem, tail: mem.start + uintptr(out.funcs[0])}
+	for _, at := range out.starts {
+		c.starts = append(c.starts, mem.start+uintptr(at))
+	}
+	return c, nil
+}
+
+// enter calls s.ResumePC. It is written in assembly. Without go:noescape, so that
+// states never lie on stacks, which move.
+func enter(s *engine.State)
+
+// Fields of engine.State for enter.
+const (
+	stateResumePC = engine.OffsetResumePC
+)
+
+// Run implements [engine.Engine].
+func (*JIT) Run(s *engine.State) engine.Exit {
+	if s.ResumePC == 0 {
+		s.Exit, s.Arg = engine.Fault, uint32(engine.FaultIdle)
+		return engine.Fault
+	}
+	enter(s)
+	return s.Exit
+}
+
+type code struct {
+	program *engine.Program
+	mem     *region
+	starts  []uintptr
+	tail    uintptr
+}
+
+func (c *code) Start(s *engine.State, fn int) error {
+	fp := s.Regs[10]
+	if uint(fn) >= uint(len(c.starts)) || fp < uint64(s.StackLimit) || fp > math.MaxUint32 || fp%16 != 0 || s.Base == 0 {
+		return s.CheckStart(c.program, fn)
+	}
+	if s.SP == 0 {
+		s.SP = uintptr(unsafe.Pointer(unsafe.SliceData(s.Stack))) + 8*uintptr(len(s.Stack))
+	}
+	s.ResumePC, s.Target, s.Fail = c.starts[fn], 0, 0
+	if s.Code != engine.Code(c) {
+		s.Code = c
+	}
+	return nil
+}
+
+func (c *code) Tail(s *engine.State) {
+	s.Target = c.tail
+	s.Code = c
+}
+
+func (c *code) Program() *engine.Program { return c.program }
+
+func (c *code) Size() int { return len(c.mem.pages) }
+
+func (c *code) Close() error { return c.mem.close() }
