@@ -1,5 +1,6 @@
 /* What the C programs share: types of the kernel as far as they are read, and
- * the idioms of libbpf's tools. */
+ * the idioms of libbpf's tools. Registers and the numbers of system calls are
+ * those of amd64. */
 #pragma once
 
 #include <linux/bpf.h>
