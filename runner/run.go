@@ -149,8 +149,10 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		}
 		defer r.child.kill()
 	}
-	r.setVars()
 	r.Load.Stats = r.Load.Stats || r.Only == object.KindBench
+	if err := r.setVars(); err != nil {
+		return r.result, err
+	}
 	loaded, err := c.Machine.Load(ctx, c.ELF, r.Load)
 	if err != nil {
 		return r.result, err
@@ -163,7 +165,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 }
 
 // setVars gives the object what only this run knows.
-func (r *run) setVars() {
+func (r *run) setVars() error {
 	vars := map[string][]byte{}
 	for name, v := range r.Load.Vars {
 		vars[name] = v
@@ -180,7 +182,19 @@ func (r *run) setVars() {
 	if r.child != nil {
 		set("skep_cpid", uint64(r.child.pid))
 	}
+	if dev, ino, err := device("/proc/self/ns/pid"); err == nil {
+		set("skep_pidns_dev", dev)
+		set("skep_pidns_ino", ino)
+	}
+	for _, c := range r.man.Cgroups {
+		_, id, err := device(c.Path)
+		if err != nil {
+			return fmt.Errorf("the number of the cgroup %s cannot be found: %s", c.Path, reason(err))
+		}
+		set(c.Var, id)
+	}
 	r.Load.Vars = vars
+	return nil
 }
 
 // frames reads a kept stack.

@@ -252,13 +252,14 @@ type arg struct {
 	name  string
 	t     *check.Type
 	write func(dst *ir.Value)
+	shown *object.Type // when it is not shown as its type is
 }
 
 // scalarArg computes a number now and writes it later.
 func (g *gen) scalarArg(name string, e syntax.Expr) arg {
 	t := g.typeOf(e)
 	v := g.int(g.value(e))
-	return arg{name, t, func(dst *ir.Value) { g.b.Store(dst, g.b.Resize(v, memType(t), false)) }}
+	return arg{name: name, t: t, write: func(dst *ir.Value) { g.b.Store(dst, g.b.Resize(v, memType(t), false)) }}
 }
 
 // valueArg computes scalars now; what lies in memory is written straight into
@@ -268,14 +269,17 @@ func (g *gen) valueArg(name string, e syntax.Expr) arg {
 	if t.IsScalar() {
 		return g.scalarArg(name, e)
 	}
+	if r := g.info.PrintedArgs[e]; r != nil {
+		e = r
+	}
 	// Who reads the record ends at the end of a string.
 	if call, ok := g.isStr(e); ok {
-		return arg{name, t, func(dst *ir.Value) { g.strInto(dst, call, t, unpadded) }}
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.strInto(dst, call, t, unpadded) }}
 	}
 	if id, ok := e.(*syntax.Ident); ok && id.Name == "comm" && t.Size >= commSize {
-		return arg{name, t, func(dst *ir.Value) { g.helper(hComm, dst, g.const64(commSize)) }}
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.helper(hComm, dst, g.const64(commSize)) }}
 	}
-	return arg{name, t, func(dst *ir.Value) { g.into(dst, e, t) }}
+	return arg{name: name, t: t, write: func(dst *ir.Value) { g.into(dst, e, t) }}
 }
 
 // event reserves a record of the ring buffer, fills it in and submits it.
@@ -284,7 +288,12 @@ func (g *gen) event(ev object.Event, args []arg) {
 	for _, a := range args {
 		align := a.t.Align()
 		offset = (offset + align - 1) / align * align
-		ev.Args = append(ev.Args, object.Field{Name: a.name, Offset: offset, Type: showType(a.t)})
+		shown := a.shown
+		if shown == nil {
+			t := showType(a.t)
+			shown = &t
+		}
+		ev.Args = append(ev.Args, object.Field{Name: a.name, Offset: offset, Type: *shown})
 		offset += a.t.Size
 	}
 	ev.Size = (offset + 7) / 8 * 8
@@ -366,11 +375,18 @@ func (l *lowerer) ringSize() int {
 }
 
 func (g *gen) format(e *syntax.Call, kind object.EventKind) {
+	format := g.info.Consts[e.Args[0]].Str
+	verbs, _ := check.Verbs(format)
 	var args []arg
-	for _, a := range e.Args[1:] {
-		args = append(args, g.valueArg("", a))
+	for i, a := range e.Args[1:] {
+		arg := g.valueArg("", a)
+		if check.VerbOf(verbs, i) == 'g' {
+			shown := g.gfpFlags(arg.t)
+			arg.shown = &shown
+		}
+		args = append(args, arg)
 	}
-	g.event(object.Event{Kind: kind, Format: g.info.Consts[e.Args[0]].Str}, args)
+	g.event(object.Event{Kind: kind, Format: format}, args)
 }
 
 func (g *gen) print(e *syntax.Call) {
@@ -386,7 +402,7 @@ func (g *gen) print(e *syntax.Call) {
 		g.event(object.Event{Kind: object.EventPrintMap, Map: m.Name}, args)
 	case *syntax.MapIndex:
 		m := g.maps[g.info.Maps[x.Map]]
-		args := []arg{{"key", m.Key, func(dst *ir.Value) {
+		args := []arg{{name: "key", t: m.Key, write: func(dst *ir.Value) {
 			if len(x.Keys) == 1 {
 				g.into(dst, x.Keys[0], m.Key)
 				return
@@ -394,7 +410,7 @@ func (g *gen) print(e *syntax.Call) {
 			g.fieldsInto(dst, m.Key, x.Keys)
 		}}}
 		if m.Value.Kind != check.Agg {
-			args = append(args, arg{"value", m.Value, func(dst *ir.Value) { g.into(dst, x, m.Value) }})
+			args = append(args, arg{name: "value", t: m.Value, write: func(dst *ir.Value) { g.into(dst, x, m.Value) }})
 		}
 		g.event(object.Event{Kind: object.EventPrintElem, Map: m.Name}, args)
 	default:

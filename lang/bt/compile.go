@@ -87,6 +87,7 @@ type lowerer struct {
 	lossVar     *ir.Global
 	ring        *ir.Map
 	stacks      *ir.Map
+	packets     *ir.Map // where skboutput puts them
 	scratchLoss int
 	last        *ir.Global // see lastRecord
 	literals    int

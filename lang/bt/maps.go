@@ -12,12 +12,13 @@ import (
 
 // enum bpf_map_type and flags of include/uapi/linux/bpf.h.
 const (
-	mapHash          = 1
-	mapPercpuHash    = 5
-	mapPercpuArray   = 6
-	mapLRUHash       = 9
-	mapLRUPercpuHash = 10
-	mapRingbuf       = 27
+	mapHash           = 1
+	mapPerfEventArray = 4
+	mapPercpuHash     = 5
+	mapPercpuArray    = 6
+	mapLRUHash        = 9
+	mapLRUPercpuHash  = 10
+	mapRingbuf        = 27
 
 	mapNoPrealloc = 1
 )

@@ -439,8 +439,7 @@ func (g *gen) equalStrings(x, y *ir.Value, n int, equal bool) *ir.Value {
 // probe is the index of the probe whose function it is, or 0.
 func (g *gen) usymInto(dst, addr, probe *ir.Value) {
 	g.b.Store(dst, g.int(addr))
-	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
-	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(tgid, ir.I32, false))
+	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(g.pid(), ir.I32, false))
 	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(probe, ir.I32, false))
 }
 
@@ -512,7 +511,7 @@ func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
 	// Equal stacks are equal keys: what names no frame stays out.
 	tgid := g.b.Const(ir.I32, 0)
 	if t.Kind == check.Ustack {
-		tgid = g.b.Resize(g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32)), ir.I32, false)
+		tgid = g.b.Resize(g.pid(), ir.I32, false)
 	}
 	g.b.Store(g.b.Offset(dst, 8), tgid)
 	g.b.Store(g.b.Offset(dst, 12), g.b.Const(ir.I32, int64(t.Len)))

@@ -136,20 +136,29 @@ func (g *gen) tracepoint(p *object.Program) (section string, attach func(hook.Po
 			g.syscall = "sys_exit"
 		}
 		p.Hook = "rawtracepoint:" + g.syscall
-		if g.typedSyscall() {
-			g.feature(target.FeatureTypedRawTP)
-			return "tp_btf/" + g.syscall, none
-		}
-		return "raw_tp/" + g.syscall, none
+		return g.rawSection() + "/" + g.syscall, none
 	case g.inst.Ctx.Args == nil && g.inst.Ctx.ArgsErr == nil && g.allRaw():
 		if len(g.inst.Points) > 1 {
 			return "raw_tp", raw
 		}
-		return "raw_tp/" + pt.Event, raw
+		return g.rawSection() + "/" + pt.Event, raw
 	case len(g.inst.Points) > 1:
 		return "tp", none
 	}
 	return "tp/" + pt.Subsystem + "/" + pt.Event, none
+}
+
+// rawSection is the type of a program at a raw tracepoint that serves a
+// tracepoint.
+func (g *gen) rawSection() string {
+	if g.inst.Ctx.Kfuncs {
+		return "tp_btf"
+	}
+	if g.syscall != "" && g.typedSyscall() {
+		g.feature(target.FeatureTypedRawTP)
+		return "tp_btf"
+	}
+	return "raw_tp"
 }
 
 // typedSyscall reports whether a program for system calls reads registers of

@@ -36,8 +36,7 @@ func (g *gen) filterPID() {
 	limited, ok := g.block("limited"), g.block("process")
 	g.b.If(g.b.Compare(ir.OpEq, want, g.const64(0)), ok, limited)
 	g.b.At(limited)
-	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
-	g.b.If(g.b.Compare(ir.OpEq, tgid, want), ok, g.leave)
+	g.b.If(g.b.Compare(ir.OpEq, g.pid(), want), ok, g.leave)
 	g.b.At(ok)
 }
 

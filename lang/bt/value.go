@@ -214,9 +214,11 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 	}
 	switch b.Name {
 	case "pid":
-		return g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
+		return g.pid()
 	case "tid":
-		return g.low32(g.helper(hPidTgid))
+		return g.low32(g.pidTgid())
+	case "usermode":
+		return g.usermode()
 	case "uid", "username":
 		return g.low32(g.helper(hUIDGID))
 	case "gid":

@@ -43,12 +43,13 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 		target: t, opts: o, structs: map[string]btf.Type{}, aligns: map[btf.Type]int{}, maps: map[string]*Map{}, lacking: map[hook.Kind]bool{},
 		res: &Result{Program: p, Config: DefaultConfig()},
 	}
+	c.config(p.Config())
+	// What the caller says stands above what the script says.
 	for name, value := range o.Settings {
 		if problem := c.res.Config.Set(name, value); problem != "" {
 			c.diags.Add(&source.Diagnostic{Code: "bad-setting", Message: fmt.Sprintf("setting %s=%s: %s", name, value, problem)})
 		}
 	}
-	c.config(p.Config())
 	c.mapDecls(p.MapDecls())
 	defer c.closeBinaries()
 	c.cDecls(p.CDecls)
@@ -247,5 +248,6 @@ func newInfo() *Info {
 		Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}, Vars: map[*syntax.Var]*Var{},
 		Loops: map[*syntax.For]*Loop{}, Maps: map[*syntax.Map]*Map{}, Fields: map[syntax.Expr]*Selection{},
 		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{}, Funcs: map[*syntax.Call]*Instance{},
+		UserAddrs: map[*syntax.Call]UserAddr{}, PrintedArgs: map[syntax.Expr]*syntax.Record{},
 	}
 }
