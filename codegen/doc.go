@@ -5,6 +5,6 @@
 // It must not import the verifier, any machine, or any source language: what
 // it makes is judged by others. Start reading at [Generate]; the stages are
 // legalisation (legalise.go), selection (select.go), allocation (alloc.go,
-// split.go, reload.go), the frame (frame.go) and layout (layout.go), all on the
+// hoist.go, split.go, reload.go), the frame (frame.go) and layout (layout.go), all on the
 // form in machine.go.
 package codegen
