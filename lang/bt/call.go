@@ -272,6 +272,12 @@ func (g *gen) valueArg(name string, e syntax.Expr) arg {
 	if r := g.info.PrintedArgs[e]; r != nil {
 		e = r
 	}
+	if g.mayLeave(e) {
+		// No record may be held when the program ends.
+		src := g.b.Alloca(t.Size, nil, "part")
+		g.into(src, e, t)
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.b.MemCopy(dst, src, t.Size) }}
+	}
 	// Who reads the record ends at the end of a string.
 	if call, ok := g.isStr(e); ok {
 		return arg{name: name, t: t, write: func(dst *ir.Value) { g.strInto(dst, call, t, unpadded) }}
@@ -280,6 +286,27 @@ func (g *gen) valueArg(name string, e syntax.Expr) arg {
 		return arg{name: name, t: t, write: func(dst *ir.Value) { g.helper(hComm, dst, g.const64(commSize)) }}
 	}
 	return arg{name: name, t: t, write: func(dst *ir.Value) { g.into(dst, e, t) }}
+}
+
+// mayLeave reports whether the program may end while an expression is computed.
+func (g *gen) mayLeave(e syntax.Expr) bool {
+	found := false
+	syntax.Walk(e, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.Return, *syntax.Jump:
+			found = true
+		case *syntax.Ident:
+			found = found || n.Name == "ctx" && g.inst.Ctx.Kind == hook.Iter
+		case *syntax.Call:
+			if callee := g.info.Funcs[n]; callee != nil {
+				found = found || callee.Exits
+			} else if f := g.info.Calls[n]; f != nil {
+				found = found || f.Name == "exit" || f.Name == "assert"
+			}
+		}
+		return !found
+	})
+	return found
 }
 
 // event reserves a record of the ring buffer, fills it in and submits it.

@@ -20,6 +20,9 @@ func (g *gen) memory(e syntax.Expr) *ir.Value {
 	case *syntax.Map, *syntax.MapIndex:
 		return g.readMapMemory(e)
 	case *syntax.Field, *syntax.Index, *syntax.TupleField, *syntax.Unary, *syntax.Cast:
+		if c, ok := e.(*syntax.Cast); ok && t.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+			break
+		}
 		if p := g.place(e); p.ptr != nil && g.direct(p.ptr) && t.Kind != check.String {
 			return p.ptr
 		}
@@ -70,6 +73,10 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 			return
 		}
 	}
+	if c, ok := e.(*syntax.Cast); ok && et.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+		g.numberInto(dst, c, t)
+		return
+	}
 	switch e := e.(type) {
 	case *syntax.Ident:
 		g.identInto(dst, e, t)
@@ -118,6 +125,17 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 		return
 	}
 	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
+}
+
+// numberInto writes the bytes of a number as an array, zeros where it has fewer.
+func (g *gen) numberInto(dst *ir.Value, e *syntax.Cast, t *check.Type) {
+	n := min(t.Size, 8)
+	v := g.b.Alloca(8, nil, "number")
+	g.b.Store(v, g.int(g.value(e.X)))
+	g.b.MemCopy(dst, v, n)
+	if t.Size > n {
+		g.b.MemZero(g.b.Offset(dst, int64(n)), t.Size-n)
+	}
 }
 
 // scalarInto writes a scalar as type t.
