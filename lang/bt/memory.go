@@ -293,7 +293,7 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 				return g.b.Const(ir.I1, truth(e.Op == syntax.OpNe))
 			}
 		}
-		return g.equalBytes(g.prefix(x, len(want)), want, e.Op == syntax.OpEq)
+		return g.equalBytes(g.beginning(x, len(want)), want, e.Op == syntax.OpEq)
 	}
 	if t := check.Join(xt, yt); t != nil && (t.Kind == check.Tuple || t.Kind == check.Record) {
 		px, py := g.b.Alloca(t.Size, nil, "left"), g.b.Alloca(t.Size, nil, "right")
@@ -308,9 +308,9 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 	return g.equalWords(px, py, n, e.Op == syntax.OpEq)
 }
 
-// prefix is the address of a string of which no more than its first n bytes
+// beginning is the address of a string of which no more than its first n bytes
 // are looked at, and no more of them than there are up to its end.
-func (g *gen) prefix(e syntax.Expr, n int) *ir.Value {
+func (g *gen) beginning(e syntax.Expr, n int) *ir.Value {
 	call, ok := g.isStr(e)
 	if !ok {
 		return g.memory(e)
@@ -319,7 +319,7 @@ func (g *gen) prefix(e syntax.Expr, n int) *ir.Value {
 	t := *g.typeOf(e)
 	t.Size = min(t.Size, n+1)
 	tmp := g.b.Alloca(t.Size, nil, "prefix")
-	g.strInto(tmp, call, &t, false)
+	g.strInto(tmp, call, &t, prefix)
 	return tmp
 }
 
