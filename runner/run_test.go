@@ -115,9 +115,9 @@ func TestRunWakesWhenCancelled(t *testing.T) {
 }
 
 func TestRunAlternatives(t *testing.T) {
-	man := func(alternatives bool, missing string) *object.Manifest {
+	man := func(group int, missing string) *object.Manifest {
 		return &object.Manifest{
-			Programs: []object.Program{{Name: "p", Kind: object.KindAttach, Probes: []int{0, 1}, Alternatives: alternatives}},
+			Programs: []object.Program{{Name: "p", Kind: object.KindAttach, Probes: []int{0, 1}, Group: group}},
 			Probes:   []object.Probe{{Name: "kprobe:one"}, {Name: "kprobe:two"}},
 			Settings: map[string]string{"missing_probes": missing},
 		}
@@ -135,16 +135,27 @@ func TestRunAlternatives(t *testing.T) {
 		}})
 		return kinds(events), err
 	}
-	if got, err := run(man(true, "error")); err != nil || got != "attached final" {
+	if got, err := run(man(1, "error")); err != nil || got != "attached final" {
 		t.Errorf("alternatives: %s, %v", got, err)
 	}
-	if _, err := run(man(false, "error")); !errors.Is(err, refused) {
+	apart := man(1, "error")
+	apart.Programs = []object.Program{
+		{Name: "p", Kind: object.KindAttach, Probes: []int{0}, Group: 1}, {Name: "q", Kind: object.KindAttach, Probes: []int{1}, Group: 1},
+	}
+	if got, err := run(apart); err != nil || got != "attached final" {
+		t.Errorf("alternatives of two programs: %s, %v", got, err)
+	}
+	apart.Programs[1].Group = 2
+	if _, err := run(apart); !errors.Is(err, refused) {
+		t.Errorf("a missing probe of another group gave %v", err)
+	}
+	if _, err := run(man(0, "error")); !errors.Is(err, refused) {
 		t.Errorf("a missing probe gave %v", err)
 	}
-	if got, err := run(man(false, "warn")); err != nil || !strings.HasPrefix(got, "warning=kprobe:one: there is") {
+	if got, err := run(man(0, "warn")); err != nil || !strings.HasPrefix(got, "warning=kprobe:one: there is") {
 		t.Errorf("a missing probe: %s, %v", got, err)
 	}
-	if got, err := run(man(false, "ignore")); err != nil || got != "attached final" {
+	if got, err := run(man(0, "ignore")); err != nil || got != "attached final" {
 		t.Errorf("an ignored probe: %s, %v", got, err)
 	}
 }

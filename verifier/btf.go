@@ -84,6 +84,9 @@ func (v *verifier) resolveTarget() *Error {
 			v.target, _ = f.Type.(*btf.FuncProto)
 		}
 	}
+	if p.Attach == abi.AttachModifyReturn {
+		return v.unsupported("which functions' results may be modified")
+	}
 	if v.target == nil {
 		return v.unsupported("programs that attach to %s, of which the kernel's types know nothing", name)
 	}

@@ -216,7 +216,7 @@ func (v *verifier) checkArguments(k int) *Error {
 			if r.typ != ptrCtx {
 				return v.fail("function-argument", at, "%s takes the context in r%d, and it holds a %s", name, at, v.typeName(r))
 			}
-			if err := v.fixedOffset(r, at, false, 0); err != nil {
+			if err := v.fixedOffset(r, at, false); err != nil {
 				return err
 			}
 		case argMemory:

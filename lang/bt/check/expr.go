@@ -662,6 +662,10 @@ func (c *checker) cast(e *syntax.Cast) *Type {
 		if xt.isInt() || xt.Kind == Array {
 			n := *t
 			n.Space = OwnSpace
+			if n.Len == 0 {
+				n.Len = xt.Size / max(n.Elem.Size, 1)
+				n.Size = n.Len * n.Elem.Size
+			}
 			return &n
 		}
 	case String:
