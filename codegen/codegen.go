@@ -222,6 +222,7 @@ func (g *generator) compile(f *ir.Func) {
 		g.fail(source.Errorf(f.Pos, "no-registers", "%v", err))
 		return
 	}
+	m.reuseSpilled()
 	m.tidy()
 	m.layoutFrame()
 	info := frameInfo{size: m.frame, pos: f.Pos}

@@ -25,6 +25,8 @@ type callMeta struct {
 	field   *mapField
 	retType uint32 // BTF type of what is returned, by an argument
 	changes bool   // packets may move
+	// keyInRange: the key is a constant that the array has.
+	keyInRange bool
 }
 
 // protoOf is how the program may call a helper, or nil.
@@ -316,6 +318,9 @@ func (v *verifier) helperResult(meta *callMeta) *Error {
 		*r0 = reg{}
 		return nil
 	case abi.RetPtrToMapValue:
+		if meta.keyInRange {
+			f &^= maybeNull
+		}
 		*r0 = pointer(ptrMapValue, f, uint32(meta.m))
 		r0.aux = meta.uid
 		if f&maybeNull == 0 && v.maps[meta.m].has(fieldSpinLock) {
@@ -478,7 +483,7 @@ func (v *verifier) leaveFrame() (next, *Error) {
 	st.frames[st.cur] = nil
 	st.cur--
 	if callback {
-		v.widenFrom(v.previousAt(v.insn))
+		v.widen(st.previousAt(v.insn), st)
 	}
 	return nextHere, nil
 }
@@ -499,7 +504,7 @@ func (v *verifier) checkReturn() *Error {
 	sub := f.subprog != 0
 	p := v.prog
 	if !sub && p.Type == abi.ProgLSM && p.Attach != abi.AttachLSMCgroup || p.Type == abi.ProgStructOps && !sub {
-		if p.Target != nil && returnsVoid(p.Target) {
+		if v.target != nil && isVoid(v.target.Return) {
 			return nil
 		}
 	}
@@ -575,7 +580,7 @@ func (v *verifier) returnRange() (r retRange, only32, ok bool) {
 		return r, false, false
 	case abi.ProgLSM:
 		if p.Attach == abi.AttachLSMCgroup {
-			if p.Target != nil && returnsVoid(p.Target) {
+			if v.target != nil && isVoid(v.target.Return) {
 				return retRange{1, 1}, false, true
 			}
 			return r, false, true
@@ -602,23 +607,21 @@ func (v *verifier) mayGoto(target int) (next, *Error) {
 		return 0, err
 	}
 	st.mayGoto++
-	v.widen(v.previousAt(v.insn), st)
+	v.widen(v.st.parent.previousAt(v.insn), st)
 	v.insn = target
 	return nextHere, nil
 }
 
-// previousAt is the last state kept at slot on the way to the current one, in
-// the same call (find_prev_entry).
-func (v *verifier) previousAt(slot int) *state {
-	for st := v.st.parent; st != nil; st = st.parent {
-		if int(st.insn) == slot && st.cur == v.st.cur && sameCallsites(st, v.st) {
+// previousAt is the last state kept at slot on the way to s, in the same call
+// (find_prev_entry).
+func (s *state) previousAt(slot int) *state {
+	for st := s.parent; st != nil; st = st.parent {
+		if int(st.insn) == slot && st.cur == s.cur && sameCallsites(st, s) {
 			return st
 		}
 	}
 	return nil
 }
-
-func (v *verifier) widenFrom(old *state) { v.widen(old, v.st) }
 
 // widen forgets numbers that changed since an earlier round of a loop and were
 // not found to matter, so that loops converge (widen_imprecise_scalars).

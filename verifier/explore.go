@@ -21,6 +21,7 @@ func (v *verifier) explore() *Error {
 		}
 		v.processed++
 		if v.processed > maxInsns {
+			v.insn = v.prev
 			return v.fail("too-complex", -1, "more than %d instructions were processed", maxInsns)
 		}
 		v.st.last = int32(v.prev)

@@ -12,42 +12,6 @@ const (
 	iterActive  = 1
 )
 
-type typeTable struct{}
-
-func (v *verifier) typedContext() bool {
-	switch v.prog.Type {
-	case abi.ProgTracing, abi.ProgLSM, abi.ProgStructOps, abi.ProgNetfilter:
-		return true
-	}
-	return false
-}
-
-func (v *verifier) typedCtxAccess(at, off, size int, write bool) (reg, *Error) {
-	return reg{}, v.unsupported("typed arguments")
-}
-
-func (v *verifier) btfAccess(p *reg, at, off, size int, write, loads bool) (reg, *Error) {
-	return reg{}, v.unsupported("kernel objects")
-}
-
-func (v *verifier) btfName(t uint32) string { return "object" }
-
-func (v *verifier) btfResult(meta *callMeta, r *reg, f flags) *Error {
-	return v.unsupported("the kernel object that %s returns", meta.helper.Name)
-}
-
-func (v *verifier) btfArgument(r *reg, at int, t abi.ArgType, meta *callMeta) *Error {
-	return v.unsupported("the kernel object that %s takes", meta.helper.Name)
-}
-
-func (v *verifier) kernelType(name string) (uint32, *Error) {
-	return 0, v.unsupported("kernel objects")
-}
-
-func (v *verifier) loadKsym(op isa.Instruction, dst *reg) *Error {
-	return v.unsupported("variables of the kernel")
-}
-
 func (v *verifier) callKfunc(op isa.Instruction) (next, *Error) {
 	return 0, v.unsupported("kernel functions")
 }

@@ -56,6 +56,11 @@ func (v *verifier) checkLoad() *Error {
 		v.insn = -1
 		return v.unsupported("the context of programs of type %s", t)
 	}
+	if v.typedContext() {
+		if err := v.resolveTarget(); err != nil {
+			return err
+		}
+	}
 	for _, m := range v.maps {
 		if err := v.prepareMap(m); err != nil {
 			return err

@@ -571,6 +571,13 @@ func (v *verifier) loadImm64(op isa.Instruction) *Error {
 		*dst = pointer(ptrMapValue, 0, uint32(op.Low()))
 		dst.off = op.High()
 	case isa.PseudoFunc:
+		k := int(v.insns[v.insns[v.insn].target].subprog)
+		if f := v.subprogs[k].fn; f == nil || f.Type == nil {
+			return v.fail("function-type", -1, "the function whose address is taken has no type")
+		}
+		if v.subprogs[k].global {
+			return v.fail("function-type", -1, "the address of %s is taken, which is a global function; make it static", v.subprogs[k].fn.Name)
+		}
 		*dst = pointer(ptrFunc, 0, uint32(v.insns[v.insns[v.insn].target].subprog))
 	case isa.PseudoBTFID:
 		return v.loadKsym(op, dst)

@@ -131,6 +131,16 @@ var reasons = map[Code]reason{
 	"rcu-held":            {CatLock, ""},
 	"preemption-disabled": {CatLock, ""},
 
+	// Kernel objects.
+	"object-needs-cap":       {CatCapability, "use bpf_probe_read_kernel, or load the program with CAP_PERFMON"},
+	"object-gpl":             {CatKernelObject, `say that the program's licence is "GPL"`},
+	"object-out-of-bounds":   {CatKernelObject, ""},
+	"object-field":           {CatKernelObject, ""},
+	"object-variable-offset": {CatKernelObject, "use bpf_probe_read_kernel"},
+	"object-elsewhere":       {CatKernelObject, ""},
+	"object-read-only":       {CatReadOnly, ""},
+	"object-type":            {CatKernelObject, ""},
+
 	// What programs may not do without CAP_PERFMON, since a processor may guess
 	// wrong.
 	"speculative-bounds": {CatSpeculation, ""},

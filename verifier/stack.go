@@ -189,7 +189,7 @@ func (v *verifier) stackRead(p *reg, at, off, size int, dst *reg) *Error {
 		if dst == nil {
 			return v.fail("stack-variable-argument", at, "a stack pointer at a variable offset cannot be used here")
 		}
-		if err := v.stackInit(p, at, off, size, false, direct, nil); err != nil {
+		if err := v.stackInit(p, at, off, size, false, direct, false, nil); err != nil {
 			return err
 		}
 		v.stackBytes(v.st.frameOf(p), int(p.SMin)+off, int(p.SMax)+off+size, dst)
@@ -291,14 +291,17 @@ func (v *verifier) stackBytes(f *frame, lo, hi int, dst *reg) {
 }
 
 // stackInit checks that a range of the stack can be read by a function, and
-// takes it for overwritten unless only instructions read it
-// (check_stack_range_initialized). raw says that the function writes it
-// without reading.
-func (v *verifier) stackInit(p *reg, at, off, size int, zeroOK bool, by accessBy, raw *rawMem) *Error {
+// takes it for overwritten where it may be (check_stack_range_initialized). raw
+// says that the function writes it without reading.
+func (v *verifier) stackInit(p *reg, at, off, size int, zeroOK bool, by accessBy, write bool, raw *rawMem) *Error {
 	if size == 0 && !zeroOK {
 		return v.fail("zero-size", at, "a size of 0 is not allowed here")
 	}
-	lo, hi, err := v.stackBounds(p, at, off, size, by, by == byHelper)
+	clobber := by == byHelper
+	if v.cfg.Kernel >= linux6_15 {
+		clobber = clobber && write
+	}
+	lo, hi, err := v.stackBounds(p, at, off, size, by, clobber)
 	if err != nil {
 		return err
 	}
@@ -325,11 +328,11 @@ func (v *verifier) stackInit(p *reg, at, off, size int, zeroOK bool, by accessBy
 		switch {
 		case *kind == slotMisc:
 		case *kind == slotZero, *kind == slotInvalid && v.cfg.Caps.perfmon():
-			if by == byHelper {
+			if clobber {
 				*kind = slotMisc
 			}
 		case sl.spilled() && (sl.typ == scalar || v.cfg.Caps.perfmon()):
-			if by == byHelper {
+			if clobber {
 				v.setUnknown(&sl.reg)
 				sl.scrub()
 			}
@@ -357,4 +360,34 @@ func (v *verifier) clobberStack(raw *rawMem) *Error {
 		}
 	}
 	return nil
+}
+
+// constantKey is the key that lies at p on the stack, where that is one number
+// (get_constant_map_key).
+func (v *verifier) constantKey(p *reg, size int) (key uint64, ok bool, err *Error) {
+	if !v.cfg.Caps.bpf() || p.typ != ptrStack || !p.IsConst() {
+		return 0, false, nil
+	}
+	f := v.st.frameOf(p)
+	k, index := slotOf(int(p.off) + int(int64(p.Bits.Value)))
+	sl := &f.stack[k]
+	zeros, spills := 0, 0
+	for i := index; i >= 0 && sl.kind[i] == slotZero; i-- {
+		zeros++
+	}
+	if zeros >= size {
+		return 0, true, nil
+	}
+	if !sl.spilled() || sl.typ != scalar {
+		return 0, false, nil
+	}
+	for i := index; i >= 0 && sl.kind[i] == slotSpill; i-- {
+		spills++
+	}
+	if spills != size || !sl.IsConst() {
+		return 0, false, nil
+	}
+	v.bt = backtracker{frame: v.st.cur}
+	v.bt.slots[p.frame] |= 1 << k
+	return sl.Bits.Value, true, v.backtrack()
 }

@@ -26,6 +26,7 @@ var tables = []table{
 	{"rate", (*bencher).rate},
 	{"attach", (*bencher).attach},
 	{"hooks", (*bencher).hooks},
+	{"code", (*bencher).code},
 }
 
 // A table is one measurement; make appends it to b.out.

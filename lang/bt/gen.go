@@ -100,6 +100,19 @@ func (g *gen) ifThen(cond *ir.Value, then func()) {
 	g.b.At(done)
 }
 
+// ifElse runs one of two.
+func (g *gen) ifElse(cond *ir.Value, then, otherwise func()) {
+	yes, no, done := g.block("then"), g.block("else"), g.block("done")
+	g.b.If(cond, yes, no)
+	g.b.At(yes)
+	then()
+	g.jump(done)
+	g.b.At(no)
+	otherwise()
+	g.jump(done)
+	g.b.At(done)
+}
+
 // loss returns the index of a counter of what may go wrong, at a line.
 func (l *lowerer) loss(kind object.LossKind, name string, line int) int {
 	loss := object.Loss{Kind: kind, Name: name, Line: line}
@@ -244,6 +257,10 @@ func (g *gen) branch(e syntax.Expr, then, els *ir.Block) {
 			g.branch(e.X, els, then)
 			return
 		}
+	}
+	if differ, ok := g.equalText(e, false); ok {
+		g.b.If(differ, then, els)
+		return
 	}
 	v := g.value(e)
 	if v.Type.IsPtr() {

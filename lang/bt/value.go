@@ -77,6 +77,9 @@ func (g *gen) value(e syntax.Expr) *ir.Value {
 	case *syntax.Cast:
 		return g.cast(e)
 	case *syntax.Ternary:
+		if v, ok := g.truthOf(e); ok {
+			return v
+		}
 		return g.choose(t, func(then, els *ir.Block) {
 			if e.Then != nil {
 				g.branch(e.Cond, then, els)
@@ -181,6 +184,20 @@ func (g *gen) choose(t *check.Type, cond func(then, els *ir.Block), x, y func() 
 	return result
 }
 
+// truthOf is the value of c ? 1 : 0, where c is a comparison of numbers.
+func (g *gen) truthOf(e *syntax.Ternary) (*ir.Value, bool) {
+	c, ok := e.Cond.(*syntax.Binary)
+	if !ok || e.Then == nil || !isCompare(c.Op) || !g.typeOf(c.X).IsScalar() || !g.typeOf(c.Y).IsScalar() {
+		return nil, false
+	}
+	one, ok1 := g.info.Consts[e.Then]
+	none, ok2 := g.info.Consts[e.Else]
+	if !ok1 || !ok2 || one.IsString || none.IsString || one.Int != 1 || none.Int != 0 {
+		return nil, false
+	}
+	return g.binary(c), true
+}
+
 // int is v as a number.
 func (g *gen) int(v *ir.Value) *ir.Value {
 	if v.Type.IsPtr() {
@@ -197,9 +214,11 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 	}
 	switch b.Name {
 	case "pid":
-		return g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
+		return g.pid()
 	case "tid":
-		return g.low32(g.helper(hPidTgid))
+		return g.low32(g.pidTgid())
+	case "usermode":
+		return g.usermode()
 	case "uid", "username":
 		return g.low32(g.helper(hUIDGID))
 	case "gid":
@@ -366,6 +385,11 @@ func (g *gen) compare(e *syntax.Binary) *ir.Value {
 	}
 	if !xt.IsScalar() || !yt.IsScalar() {
 		return g.compareMemory(e)
+	}
+	if k, ok := g.info.Consts[e.Y]; ok && k.Int == 0 && (e.Op == syntax.OpEq || e.Op == syntax.OpNe) {
+		if cond, ok := g.equalText(e.X, e.Op == syntax.OpEq); ok {
+			return cond
+		}
 	}
 	x, y := g.value(e.X), g.value(e.Y)
 	return g.b.Compare(operation(e.Op, check.CompareSigned(xt, yt)), g.int(x), g.int(y))

@@ -22,7 +22,6 @@ type output struct {
 type options struct {
 	engine.Options
 	bmi2       bool // x86: shlx and its like are there
-	lse        bool // arm64: atomic instructions (FEAT_LSE) are there
 	unconfined bool // for measuring what the cage costs
 }
 

@@ -4,6 +4,7 @@ package jit
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"unsafe"
 
@@ -87,8 +88,9 @@ type code struct {
 }
 
 func (c *code) Start(s *engine.State, fn int) error {
-	if err := s.CheckStart(c.program, fn); err != nil {
-		return err
+	fp := s.Regs[10]
+	if uint(fn) >= uint(len(c.starts)) || fp < uint64(s.StackLimit) || fp > math.MaxUint32 || fp%16 != 0 || s.Base == 0 {
+		return s.CheckStart(c.program, fn)
 	}
 	if s.SP == 0 {
 		s.SP = uintptr(unsafe.Pointer(unsafe.SliceData(s.Stack))) + 8*uintptr(len(s.Stack))

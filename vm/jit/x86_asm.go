@@ -424,10 +424,6 @@ func (a *x86asm) pushImm(v int32) {
 	a.imm32(v)
 }
 
-func (a *x86asm) pushMem(m x86mem) { a.rm(false, false, 6, m, 0xff) }
-
-func (a *x86asm) popMem(m x86mem) { a.rm(false, false, 0, m, 0x8f) }
-
 func (a *x86asm) ret() { a.bytes(0xc3) }
 
 // trap stops speculation and, if ever reached, the process.

@@ -16,8 +16,10 @@ import (
 // What a program does never writes r10 and r12; r9 is lent out, and read back
 // from State.Budget, where r11 is not enough.
 //
-// Code is entered by a call to a place where a run goes on, which first of all
-// calls restore. The signal handlers of Go find an unknown function there and
+// Code is entered by a call to the start of a function, or to a place where a
+// run goes on, which calls restore first of all. Calls pair with returns everywhere,
+// or each return up to Go's own would be mispredicted.
+// The signal handlers of Go find an unknown function there and
 // do not look at its stack, so it does not matter which one it is.
 
 var x86Regs = [isa.NumRegisters]x86reg{
@@ -49,9 +51,8 @@ type x86gen struct {
 	entries   []x86label // of each function, for calls
 	starts    []x86label // of each function, for the host
 	restore   x86label   // called where a run goes on
-	fresh     x86label   // called where function 0 starts
 	retpoline x86label   // goes to r11
-	done      x86label   // behind the return of the outermost function
+	done      x86label   // where the outermost function returns to
 	leave     [engine.Fault + 1]x86label
 
 	fn    int
@@ -93,7 +94,7 @@ func (g *x86gen) program() {
 		g.entries = append(g.entries, g.label())
 		g.starts = append(g.starts, g.label())
 	}
-	g.restore, g.fresh, g.retpoline, g.done = g.label(), g.label(), g.label(), g.label()
+	g.restore, g.retpoline, g.done = g.label(), g.label(), g.label()
 	for e := range g.leave {
 		g.leave[e] = g.label()
 	}
@@ -105,30 +106,13 @@ func (g *x86gen) program() {
 
 // crossings emits the ways between Go and the program.
 func (g *x86gen) crossings() {
-	// restore and fresh change the stack under their caller.
-	enter := func() {
-		g.popMem(x86Field(engine.OffsetScratch))
-		g.store(8, x86Field(engine.OffsetHostSP), rsp)
-		g.load(false, 8, rsp, x86Field(engine.OffsetSP))
-		g.load(false, 8, x86Base, x86Field(engine.OffsetBase))
-		g.load(false, 8, x86Budget, x86Field(engine.OffsetBudget))
-		g.pushMem(x86Field(engine.OffsetScratch))
-	}
+	// restore changes the stack under its caller.
 	g.bind(g.restore)
-	enter()
+	g.pop(x86Scratch)
+	g.inside()
+	g.push(x86Scratch)
 	for r, reg := range x86Regs {
 		g.load(false, 8, reg, x86RegField(isa.Register(r)))
-	}
-	g.ret()
-
-	g.bind(g.fresh)
-	enter()
-	for r, reg := range x86Regs {
-		if r >= int(isa.R1) && r <= int(isa.R5) || r == int(isa.R10) {
-			g.load(false, 8, reg, x86RegField(isa.Register(r)))
-		} else {
-			g.zero(reg)
-		}
 	}
 	g.ret()
 
@@ -148,6 +132,18 @@ func (g *x86gen) crossings() {
 	g.store(8, x86Field(engine.OffsetResumePC), x86Scratch)
 	g.ret()
 
+	// Where function 0 starts.
+	g.bind(g.starts[0])
+	g.inside()
+	for r, reg := range x86Regs {
+		if r >= int(isa.R1) && r <= int(isa.R5) || r == int(isa.R10) {
+			g.load(false, 8, reg, x86RegField(isa.Register(r)))
+		} else {
+			g.zero(reg)
+		}
+	}
+	g.call(g.entries[0])
+	// Behind the return of the outermost function.
 	g.bind(g.done)
 	g.store(8, x86RegField(isa.R0), rax)
 	g.outside()
@@ -167,6 +163,14 @@ func (g *x86gen) crossings() {
 	g.ret()
 }
 
+// inside leaves the stack of the goroutine, and fetches what is not BPF's.
+func (g *x86gen) inside() {
+	g.store(8, x86Field(engine.OffsetHostSP), rsp)
+	g.load(false, 8, rsp, x86Field(engine.OffsetSP))
+	g.load(false, 8, x86Base, x86Field(engine.OffsetBase))
+	g.load(false, 8, x86Budget, x86Field(engine.OffsetBudget))
+}
+
 // outside goes back to the stack of the goroutine.
 func (g *x86gen) outside() {
 	g.store(8, x86Field(engine.OffsetSP), rsp)
@@ -179,16 +183,12 @@ func (g *x86gen) function() {
 	body := g.label()
 	cost := int32(g.p.EntryCost(g.fn))
 
-	// Calls pair with returns here and everywhere, or each return up to Go's own
-	// would be mispredicted.
-	g.bind(g.starts[g.fn])
-	if g.fn == 0 {
-		g.call(g.fresh)
-	} else {
+	if g.fn > 0 {
+		g.bind(g.starts[g.fn])
 		g.call(g.restore)
+		g.call(g.entries[g.fn])
+		g.jmp(g.done)
 	}
-	g.call(g.entries[g.fn])
-	g.jmp(g.done)
 	g.bind(g.entries[g.fn])
 	g.charge(cost, body)
 	g.bind(body)

@@ -56,6 +56,7 @@ func (g *x86gen) constant(w bool, v int32) x86reg {
 }
 
 func (g *x86gen) constantTo(r x86reg, w bool, v int32) {
+	w = w && v < 0
 	if !g.o.Blind {
 		g.movSigned(w, r, v)
 		return
@@ -276,10 +277,10 @@ func (g *x86gen) divide(insn isa.Instruction, w bool) {
 		g.mov64(w, dst, result)
 	}
 	if dst != rax {
-		g.load(false, 8, rax, saveA)
+		g.reload(isa.R0, saveA)
 	}
 	if dst != rdx {
-		g.load(false, 8, rdx, saveD)
+		g.reload(isa.R3, saveD)
 	}
 	g.bind(end)
 }
@@ -423,11 +424,18 @@ func (g *x86gen) fetch(w bool, op x86op, m x86mem, src x86reg) {
 	}
 	g.load(false, 8, x86Budget, x86Field(engine.OffsetBudget))
 	if src == rax {
-		g.load(false, 8, rdx, saveD)
+		g.reload(isa.R3, saveD)
 	} else {
 		g.mov64(true, src, rax)
-		g.load(false, 8, rax, saveA)
+		g.reload(isa.R0, saveA)
 	}
+}
+
+// reload gets back a register that was lent out. What was known of it is not
+// known any more: a load can run ahead of the store before it.
+func (g *x86gen) reload(r isa.Register, m x86mem) {
+	g.load(false, 8, x86Regs[r], m)
+	g.wrote(r, false)
 }
 
 func (g *x86gen) jump(i int, insn isa.Instruction) {

@@ -100,6 +100,9 @@ func (c *checker) exprType(e syntax.Expr) *Type {
 		return c.incDec(e)
 	case *syntax.Binary:
 		xt, yt := c.expr(e.X), c.expr(e.Y)
+		if text, ok := c.paramTail(e); ok && xt.Kind == String {
+			return c.str(e, text)
+		}
 		if xt.Kind == Invalid || yt.Kind == Invalid {
 			return tInvalid
 		}

@@ -280,7 +280,12 @@ var kindNames = map[Kind]string{
 }
 
 func structName(t btf.Type) string {
-	switch t := t.(type) {
+	switch t := btf.UnderlyingType(t).(type) {
+	case *btf.Fwd:
+		if t.Kind == btf.FwdUnion {
+			return "union " + t.Name
+		}
+		return "struct " + t.Name
 	case *btf.Struct:
 		if t.Name == "" {
 			return "struct"

@@ -1,0 +1,7 @@
+//go:build linux
+
+package jit
+
+var auditedNative = audited(x86Generate, auditX86)
+
+var trapBytes = []byte{trapFill}
