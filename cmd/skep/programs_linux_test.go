@@ -52,13 +52,16 @@ func sendPacket() error {
 	return unix.Sendto(fd, []byte("hello"), 0, addr)
 }
 
-// pidns runs a command as the first process of a PID namespace with a /proc of
-// its own.
+// pidns runs a command as the first process of a PID namespace, with a /proc and a
+// /sys/fs/bpf of its own.
 func pidns() {
 	const again = "SKEP_TEST_PIDNS"
 	if os.Getenv(again) != "" {
 		os.Unsetenv(again)
 		err := unix.Mount("proc", "/proc", "proc", 0, "")
+		if err == nil {
+			err = unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, "")
+		}
 		if err == nil {
 			var path string
 			if path, err = exec.LookPath(os.Args[1]); err == nil {

@@ -75,7 +75,7 @@ func measureHooks(dir string, names []string, reps, less int) (map[string]float6
 }
 
 // Guests measure less often and shorter: their CPUs are emulated, and slow.
-const guestReps, guestLess = 3, 5
+const guestReps, guestLess = 2, 5
 
 // printHookCosts is what this program does inside a guest.
 func printHookCosts(dir string, names []string) error {

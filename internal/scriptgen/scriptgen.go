@@ -178,7 +178,7 @@ func (g *gen) script() string {
 		g.probe, g.vars, g.exprs = &p, nil, 0
 		g.writef("%s", p.point)
 		if g.chance(30) && p.point != "begin" && p.point != "end" {
-			g.writef(" /%s/", g.boolean(2))
+			g.writef(" /%s/", g.filter())
 		}
 		g.writef(" {\n")
 		g.block(1, g.o.Depth)
@@ -186,6 +186,15 @@ func (g *gen) script() string {
 	}
 	g.define()
 	return g.b.String()
+}
+
+// filter is a condition without blocks, where the body could seem to begin.
+func (g *gen) filter() string {
+	for {
+		if s := g.boolean(2); !strings.Contains(s, "{") {
+			return s
+		}
+	}
 }
 
 // define gives every map that the script speaks of a value, since reading one
@@ -199,7 +208,7 @@ func (g *gen) define() {
 		}
 	}
 	for _, a := range aggregations {
-		if strings.Contains(script, a.name+"[") || strings.Contains(script, a.name+" ") || strings.Contains(script, a.name+")") || strings.Contains(script, a.name+";") || strings.Contains(script, a.name+",") {
+		if strings.Contains(script, a.name) {
 			g.writef("\t%s%s = %s;\n", a.name, plainKey(a.key), strings.ReplaceAll(a.call, "%s", "1"))
 		}
 	}

@@ -190,11 +190,7 @@ func (g *gen) argPlace(e *syntax.Field, s *check.Selection) place {
 	}
 	switch kind := g.inst.Ctx.Kind; kind {
 	case hook.Iter:
-		v, ok := g.members[s.Offset]
-		if !ok { // in the body of a loop, which is a function of its own
-			v = g.iterMember(check.Field{Type: s.Type, Offset: s.Offset})
-		}
-		return place{t: t, value: v}
+		return place{t: t, value: g.members[s.Offset]}
 	case hook.Tracepoint:
 		for _, pt := range g.inst.Points {
 			g.rely(object.FactFormat, pt.Subsystem+":"+pt.Event+":"+s.Arg.Field.Name, line)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
@@ -50,8 +51,8 @@ type nesting struct {
 	owner    map[*check.Var]*nest
 	captured map[*check.Var]bool // used in a body inside the owner's
 	root     *nest
-	// result and exit are what a function of the script returns, and whether
-	// the program ends; nil where they do not matter.
+	// result and exit are what a function of the script or a test probe returns,
+	// and whether the program ends; nil where they do not matter.
 	result, exit *check.Var
 }
 
@@ -242,6 +243,10 @@ func (g *gen) callback(s syntax.Stmt, params []ir.Type, body func(cg *gen, args 
 	})
 	next, done := cg.block("next"), cg.block("break")
 	cg.loops = []loop{{next, done}}
+	if g.ctx != nil && g.inst.Ctx.Kind == hook.Iter {
+		// Here, where nothing is held yet: they may be null and end the program.
+		cg.iterMembers()
+	}
 	body(cg, args)
 	cg.jump(next)
 	cg.b.At(next)
