@@ -99,7 +99,10 @@ func (l *linker) relocate(types *btf.Spec) error {
 	if !any || types == nil {
 		return nil
 	}
-	spec, err := object.ToCollectionSpec(l.bare())
+	spec, err := object.ToCollectionSpec(l.o)
+	if err != nil {
+		spec, err = object.ToCollectionSpec(l.bare())
+	}
 	if err != nil {
 		return err
 	}
