@@ -2,6 +2,7 @@ package skep_test
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/internal/scriptgen"
 	"github.com/skep-bpf/skep/internal/testenv"
+	"github.com/skep-bpf/skep/kernel"
+	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/verifier"
 )
@@ -19,8 +22,9 @@ import (
 // such scripts is TestWellTypedScriptsLoad's to show.
 const verifyScripts = 60
 
-// TestVerifyScripts has the verifier accept what skep compiles: random scripts,
-// and bpftrace's tools where they are installed.
+// TestVerifyScripts has the verifier accept what skep compiles, save what the
+// kernel refuses too: random scripts, and bpftrace's tools where they are
+// installed.
 func TestVerifyScripts(t *testing.T) {
 	testenv.NeedRoot(t)
 	testenv.NeedTracefs(t)
@@ -41,6 +45,15 @@ func TestVerifyScripts(t *testing.T) {
 		}
 		for _, v := range list {
 			programs++
+			if v.Verdict == verifier.Rejected {
+				// Then the kernel has to refuse the object too.
+				l, err := kernel.New().Load(context.Background(), obj.ELF, machine.LoadOptions{})
+				if err != nil {
+					t.Logf("%s: neither we nor the kernel take it: %v", name, err)
+					continue
+				}
+				_ = l.Close()
+			}
 			if v.Verdict != verifier.Accepted {
 				var b bytes.Buffer
 				_ = verifier.Render(&b, v.Program, v.Err)

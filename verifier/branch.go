@@ -5,9 +5,11 @@ import (
 	"github.com/skep-bpf/skep/verifier/domain"
 )
 
-var conds = map[isa.JumpOp]domain.Cond{
-	isa.Eq: domain.EQ, isa.NE: domain.NE, isa.GT: domain.GT, isa.GE: domain.GE, isa.LT: domain.LT, isa.LE: domain.LE,
-	isa.SGT: domain.SGT, isa.SGE: domain.SGE, isa.SLT: domain.SLT, isa.SLE: domain.SLE, isa.Set: domain.Set,
+// conds are the comparisons by the high half of their opcodes.
+var conds = [16]domain.Cond{
+	isa.Eq >> 4: domain.EQ, isa.NE >> 4: domain.NE, isa.GT >> 4: domain.GT, isa.GE >> 4: domain.GE, isa.LT >> 4: domain.LT,
+	isa.LE >> 4: domain.LE, isa.SGT >> 4: domain.SGT, isa.SGE >> 4: domain.SGE, isa.SLT >> 4: domain.SLT, isa.SLE >> 4: domain.SLE,
+	isa.Set >> 4: domain.Set,
 }
 
 // maxPacketOffset is how far into a packet a program can look (MAX_PACKET_OFF).
@@ -23,7 +25,7 @@ func (v *verifier) branch(op isa.Instruction) (next, *Error) {
 	if err := v.read(op.Dst); err != nil {
 		return 0, err
 	}
-	cond := conds[op.Op.JumpOp()]
+	cond := conds[op.Op.JumpOp()>>4]
 	only32 := op.Class() == isa.ClassJMP32
 	byReg := op.Op.Source() == isa.SourceReg
 	regs := v.regs()

@@ -286,7 +286,9 @@ func (v *verifier) markPoints() {
 		case op.Op == 0, op.IsExit():
 		case op.IsWide():
 			if op.Src == isa.PseudoFunc {
+				in.prune = true
 				prune(i + 2)
+				v.insns[i+2].jump = true
 				target(in.target)
 			}
 		case op.IsCall():
@@ -296,6 +298,7 @@ func (v *verifier) markPoints() {
 			}
 			switch op.Src {
 			case isa.CallPseudo:
+				in.prune = true
 				target(in.target)
 			case isa.CallHelper:
 				if op.Imm == helperTimerSetCallback {

@@ -20,10 +20,9 @@ const (
 )
 
 type argument struct {
-	kind   argKind
-	flags  flags
-	size   uint32
-	object uint32
+	kind  argKind
+	flags flags
+	size  uint32
 }
 
 // arguments reads what a function takes from its type
@@ -384,7 +383,6 @@ func (v *verifier) pushAsync(k int, caller *frame) *Error {
 func (v *verifier) checkStackDepth() *Error {
 	v.insn = -1
 	private := v.privateStack()
-	type visit struct{ sub, at, depth int }
 	for k := range v.subprogs {
 		if k > 0 && !v.subprogs[k].isAsync {
 			continue

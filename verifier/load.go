@@ -31,6 +31,10 @@ var perfmonTypes = []abi.ProgType{
 // (bpf_prog_load), and sets up what programs of the type have.
 func (v *verifier) checkLoad() *Error {
 	t := v.prog.Type
+	if t == abi.ProgUnspec {
+		v.insn = -1
+		return v.unsupported("programs of a type that their section does not tell")
+	}
 	if t.Since() == 0 || t.Since() > v.cfg.Kernel {
 		return v.failAt(-1, "program-type", "Linux %s has no programs of type %s", v.cfg.Kernel, t)
 	}

@@ -64,7 +64,7 @@ int lost(void *ctx)
 	if (!e)
 		return 0;
 	*e = 1;
-	return 0; // wrong: reference
-}
+	return 0;
+} // wrong: reference
 
 char _license[] SEC("license") = "GPL";
