@@ -102,13 +102,13 @@ func (vm *VM) addProgram(p *Program) error {
 func (vm *VM) removeProgram(p *Program) {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	delete(vm.open, p)
-	// Its code can still be found until the last run is over.
-	vm.later = append(vm.later, deferred{vm.epoch.Add(1), func() {
+	// It can be found until the last run that may be in it is over.
+	vm.deferDo(func() {
 		vm.mu.Lock()
 		defer vm.mu.Unlock()
+		delete(vm.open, p)
 		vm.storePrograms()
-	}})
+	})
 }
 
 // storePrograms publishes the index of programs by their code.
@@ -200,7 +200,7 @@ func (p *Program) RunContext(ctx context.Context, opts *RunOptions) (Result, err
 		return Result{}, err
 	}
 	defer r.release()
-	r.redirect = Redirect{}
+	r.redirect, r.retval = Redirect{}, 0
 	in := input{data: opts.Data}
 	if opts.Context != nil {
 		if in.context, err = contextBytes(opts.Context); err != nil {
