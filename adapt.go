@@ -2,6 +2,7 @@ package skep
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,6 +19,9 @@ type AdaptOptions struct {
 	// Args are the positional parameters; nil keeps those the object was
 	// compiled with.
 	Args []string
+	// Named are the named parameters; nil keeps those the object was compiled
+	// with.
+	Named map[string]string
 	// PID is the process that the run is limited to, 0 for none.
 	PID int
 	// HasCommand says that there is a command whose process is cpid.
@@ -61,18 +65,21 @@ func Adapt(o *Object, a AdaptOptions) (*Object, error) {
 	if m == nil || m.Source.Language == "" {
 		return o, nil // of another compiler
 	}
-	args := m.Source.Args
+	args, named := m.Source.Args, m.Source.Named
 	needs := ""
 	switch {
 	case m.Target.Arch != a.Target.Arch():
 		needs = fmt.Sprintf("it was compiled for %s, this is %s", m.Target.Arch, a.Target.Arch())
-	case a.Args != nil && !slices.Equal(a.Args, args):
+	case a.Args != nil && !slices.Equal(a.Args, args) || a.Named != nil && !maps.Equal(a.Named, named):
 		needs = "it was compiled with other parameters"
 	case a.PID != 0 && !m.UsesPID && filters(m):
 		needs = "its programs do not look which process runs them"
 	}
 	if a.Args != nil {
 		args = a.Args
+	}
+	if a.Named != nil {
+		named = a.Named
 	}
 	var differences []facts.Difference
 	if !o.compiledFor(a.Target) {
@@ -88,7 +95,7 @@ func Adapt(o *Object, a AdaptOptions) (*Object, error) {
 		return nil, fmt.Errorf("the object's source is in the language %q, which this skep does not know", m.Source.Language)
 	}
 	opts := sourceOptions(&m.Source)
-	opts.Args, opts.PID, opts.HasCommand = args, a.PID, a.HasCommand
+	opts.Args, opts.Named, opts.PID, opts.HasCommand = args, named, a.PID, a.HasCommand
 	// What the source may do was decided when it was first compiled.
 	opts.Unsafe = true
 	fresh, err := Compile(source.NewFile(m.Source.Name, m.Source.Text), CompileOptions{Target: a.Target, Options: opts})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/skep-bpf/skep/internal/scriptgen"
 	"github.com/skep-bpf/skep/internal/testenv"
 	"github.com/skep-bpf/skep/kernel"
+	"github.com/skep-bpf/skep/lang/bt"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/ui/text"
@@ -26,6 +28,9 @@ var (
 	scriptCount = flag.Int("scripts", 300, "number of random scripts to compile and load")
 	scriptSeed  = flag.Uint64("seed", 1, "seed of the first random script")
 )
+
+// maxFailed is how many scripts may fail before a test has seen enough.
+const maxFailed = 500
 
 // guestScripts is how many random scripts a guest loads.
 const guestScripts = 40
@@ -58,7 +63,7 @@ func TestWellTypedScriptsLoad(t *testing.T) {
 					mu.Lock()
 					seed := next
 					next++
-					stop := seed >= *scriptSeed+uint64(n) || failed >= 5
+					stop := seed >= *scriptSeed+uint64(n) || failed >= maxFailed
 					mu.Unlock()
 					if stop {
 						return
@@ -70,7 +75,7 @@ func TestWellTypedScriptsLoad(t *testing.T) {
 					}
 					if err != nil {
 						failed++
-						t.Errorf("seed %d: %v\n%s", seed, err, scriptgen.Script(seed, scriptgen.DefaultOptions))
+						t.Errorf("seed %d: %v\n%s", seed, err, randomScript(seed))
 					}
 					mu.Unlock()
 				}
@@ -84,11 +89,24 @@ func TestWellTypedScriptsLoad(t *testing.T) {
 	})
 }
 
+// randomScript is the script of a seed, of the kinds of probes that the kernel
+// lets be loaded. Nothing attaches it: it may well signal, or write to, any
+// process of the machine.
+func randomScript(seed uint64) string {
+	o := scriptgen.DefaultOptions
+	o.Kinds = []string{"perf", "kprobe"}
+	if testenv.InGuest() != "" {
+		o.Kinds = append(o.Kinds, "fentry", "write")
+	}
+	o.Binary, _ = os.Executable()
+	return scriptgen.Script(seed, o)
+}
+
 // load compiles the script of a seed and loads it. refused is set when skep
 // itself said that a limit stands against it.
 func load(seed uint64) (refused bool, err error) {
-	script := scriptgen.Script(seed, scriptgen.DefaultOptions)
-	obj, err := skep.Compile(source.NewFile("random.bt", script), skep.CompileOptions{})
+	opts := skep.CompileOptions{Options: bt.Options{Unsafe: true, Args: []string{"5", "text"}}}
+	obj, err := skep.Compile(source.NewFile("random.bt", randomScript(seed)), opts)
 	if err != nil {
 		for _, d := range source.Diagnostics(err) {
 			if limits[d.Code] {
@@ -122,7 +140,7 @@ func TestComputedScripts(t *testing.T) {
 			n = min(n, guestScripts)
 		}
 		failed, limited := 0, 0
-		for seed := *scriptSeed; seed < *scriptSeed+uint64(n) && failed < 5; seed++ {
+		for seed := *scriptSeed; seed < *scriptSeed+uint64(n) && failed < maxFailed; seed++ {
 			script, want := scriptgen.Computed(seed)
 			obj, err := skep.Compile(source.NewFile("computed.bt", script), skep.CompileOptions{})
 			if tooLarge(err) {

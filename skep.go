@@ -47,7 +47,7 @@ func (o *CompileOptions) files() {
 // It may read only the files that travel with the object.
 func sourceOptions(s *object.Source) bt.Options {
 	return bt.Options{
-		Args: s.Args, Settings: s.Options, IncludeDirs: s.IncludeDirs, Include: s.Include,
+		Args: s.Args, Named: s.Named, Settings: s.Options, IncludeDirs: s.IncludeDirs, Include: s.Include,
 		ReadFile: func(name string) ([]byte, error) {
 			if text, ok := s.Includes[name]; ok {
 				return []byte(text), nil
@@ -84,7 +84,7 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the object cannot be written: %w", err)
 	}
-	return &Object{Object: obj, ELF: elf, Warnings: diags, target: t}, nil
+	return &Object{Object: obj, ELF: elf, Warnings: diags, target: target.Underlying(t)}, nil
 }
 
 // RunOptions say how an object is run.
@@ -95,11 +95,18 @@ type RunOptions struct {
 	// Args are positional parameters for an object that was read; nil keeps
 	// those it was compiled with.
 	Args []string
+	// Named are named parameters (for getopt) for an object that was read; nil
+	// keeps those it was compiled with.
+	Named map[string]string
 	// NoSource refuses objects that would have to be compiled again; see [Adapt].
 	NoSource bool
 	// Command is a program with its arguments that is started stopped, runs
 	// once everything is attached, and whose end ends the run.
 	Command []string
+	// Only runs the tests (object.KindTest) or benchmarks (object.KindBench) of
+	// a script alone; Filter chooses among them by name ("test:NAME").
+	Only   object.ProgramKind
+	Filter func(name string) bool
 	// Pin is a directory of a bpffs where programs, links and maps stay after
 	// the run, "" for none. Removing the directory detaches them.
 	Pin string
@@ -133,7 +140,7 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	if err != nil {
 		return runner.Result{}, err
 	}
-	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, PID: opts.PID, HasCommand: len(opts.Command) > 0, NoSource: opts.NoSource}); err != nil {
+	if o, err = Adapt(o, AdaptOptions{Target: t, Args: opts.Args, Named: opts.Named, PID: opts.PID, HasCommand: len(opts.Command) > 0, NoSource: opts.NoSource}); err != nil {
 		return runner.Result{}, err
 	}
 	if o.Manifest == nil {
@@ -157,6 +164,7 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
 		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin, Targets: opts.Targets,
+		Only: opts.Only, Filter: opts.Filter,
 		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
 			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
 		},

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/machine"
 )
 
@@ -87,7 +88,8 @@ func (l *loaded) Stats(name string) (machine.ProgramStats, error) {
 		st.JITed += int(info.jitedLen)
 	}
 	for k := range l.links {
-		if k.program == name && k.fd >= 0 {
+		// Only kprobes lose hits before a program sees them.
+		if probe := k.point.Kind; (probe == hook.Kprobe || probe == hook.Kretprobe || probe == hook.KprobeSession) && k.program == name && k.fd >= 0 {
 			st.Missed += missedOf(k.fd)
 		}
 	}

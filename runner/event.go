@@ -24,7 +24,7 @@ type Event struct {
 	// commands, that of join from the traced system.
 	Text string
 	// Loss and Count are those of EventLost; Count is also the number of
-	// probes of EventAttached.
+	// probes of EventAttached, and a result of EventTest and EventBench.
 	Loss  object.Loss
 	Count uint64
 
@@ -39,6 +39,11 @@ const (
 	EventAttached object.EventKind = "attached"
 	// EventWarning says that something could not be done; Text tells what.
 	EventWarning object.EventKind = "warning"
+	// EventTest says how the test called Text ended: Count is 1 if it failed.
+	EventTest object.EventKind = "test"
+	// EventBench says how long the benchmark called Text takes: Count is
+	// nanoseconds a run.
+	EventBench object.EventKind = "bench"
 	// EventFinal comes before the maps that are shown at the end.
 	EventFinal object.EventKind = "final"
 	// EventRecord is a record of a buffer that no manifest describes: Values

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skep-bpf/skep/hook"
@@ -31,6 +32,11 @@ type Config struct {
 	// Pin is a directory where programs, links and maps are kept after the
 	// run, "" for none.
 	Pin string
+	// Only runs the tests (object.KindTest) or benchmarks (object.KindBench) of
+	// a script and attaches nothing; "" is an ordinary run. Filter chooses
+	// among them by name ("test:NAME"); nil takes all.
+	Only   object.ProgramKind
+	Filter func(name string) bool
 	// Targets are the targets of programs that attach to one object of many,
 	// by their names; see machine.Attach.
 	Targets map[string]string
@@ -89,15 +95,19 @@ type run struct {
 	files   captures
 	links   []held
 	seen    map[object.Loss]uint64
-	checked time.Time // losses were looked at
-	asked   time.Time // missed runs were asked for
+	checked time.Time   // losses were looked at
+	asked   time.Time   // missed runs were asked for
+	last    machine.Var // see object.LastRecordVar; nil when there is none
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
+	testing     bool // a test runs, and
+	failed      bool // an assertion of it failed
 
 	mu      sync.Mutex
 	records machine.Records
 	stopped bool
 	queue   []func() error
+	wanted  atomic.Bool // the loop has work, or is to end
 	woken   chan struct{}
 	over    chan struct{} // closed when the run has ended
 }
@@ -139,7 +149,10 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		}
 		defer r.child.kill()
 	}
-	r.setVars()
+	r.Load.Stats = r.Load.Stats || r.Only == object.KindBench
+	if err := r.setVars(); err != nil {
+		return r.result, err
+	}
 	loaded, err := c.Machine.Load(ctx, c.ELF, r.Load)
 	if err != nil {
 		return r.result, err
@@ -152,7 +165,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 }
 
 // setVars gives the object what only this run knows.
-func (r *run) setVars() {
+func (r *run) setVars() error {
 	vars := map[string][]byte{}
 	for name, v := range r.Load.Vars {
 		vars[name] = v
@@ -169,7 +182,19 @@ func (r *run) setVars() {
 	if r.child != nil {
 		set("skep_cpid", uint64(r.child.pid))
 	}
+	if dev, ino, err := device("/proc/self/ns/pid"); err == nil {
+		set("skep_pidns_dev", dev)
+		set("skep_pidns_ino", ino)
+	}
+	for _, c := range r.man.Cgroups {
+		_, id, err := device(c.Path)
+		if err != nil {
+			return fmt.Errorf("the number of the cgroup %s cannot be found: %s", c.Path, reason(err))
+		}
+		set(c.Var, id)
+	}
 	r.Load.Vars = vars
+	return nil
 }
 
 // frames reads a kept stack.
@@ -202,6 +227,10 @@ func (r *run) all(parent context.Context) error {
 		}
 		defer records.Close()
 		r.records = records
+		// Only scripts that end by themselves have it.
+		if v, err := r.loaded.Var(object.LastRecordVar); err == nil {
+			r.last = v
+		}
 	}
 	stopped := context.AfterFunc(ctx, r.stop)
 	defer stopped()
@@ -222,6 +251,9 @@ func (r *run) all(parent context.Context) error {
 	}
 	if err := r.drain(false); err != nil {
 		return r.finish(err)
+	}
+	if r.Only != "" {
+		return r.finish(r.runOnly(ctx))
 	}
 	closeBuffers, err := r.openBuffers(ctx)
 	if err != nil {
@@ -450,6 +482,7 @@ func (r *run) stop() {
 var past = time.Unix(1, 0)
 
 func (r *run) wake() {
+	r.wanted.Store(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.records != nil {
@@ -503,8 +536,14 @@ func (r *run) work() error {
 	}
 }
 
-// lookAfter is how many records are read at most before losses are looked at.
-const lookAfter = 4096
+// lookAfter is how many records are read at most before losses and timers are
+// looked at.
+const lookAfter = 256
+
+// lastWait is when a reader that has read everything looks once more whether
+// the run was to end: the ring buffer may have been full until it said how far
+// it has read.
+const lastWait = 50 * time.Millisecond
 
 // loop delivers records and runs timers until the run ends.
 func (r *run) loop(ctx context.Context) error {
@@ -515,8 +554,10 @@ func (r *run) loop(ctx context.Context) error {
 	if r.records == nil {
 		return r.wait(ctx, timers)
 	}
+	busy := false
 	for {
-		if err := r.work(); err != nil {
+		r.wanted.Store(false)
+		if err := errors.Join(r.work(), r.lastRecord()); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -530,9 +571,14 @@ func (r *run) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if t := time.Now().Add(lastWait); busy && r.last != nil && (wake.IsZero() || t.Before(wake)) {
+			wake = t
+		}
 		r.sleepUntil(wake)
+		busy = false
 		// Read on while there is something, so that a busy buffer costs
-		// neither flushes nor clocks.
+		// neither flushes nor clocks. Timers wait for what is there, so that an
+		// exit() of the last run is seen before the next one, but not for ever.
 		for n := 1; ; n++ {
 			data, err := r.records.Read()
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -544,18 +590,25 @@ func (r *run) loop(ctx context.Context) error {
 			if err := r.record(data); err != nil {
 				return err
 			}
+			if r.wanted.Load() {
+				break
+			}
 			idle := r.records.Pending() == 0
-			if idle || n%lookAfter == 0 {
-				if err := r.losses(false, nil); err != nil {
-					return err
-				}
+			if !idle && n%lookAfter != 0 {
+				continue
+			}
+			if err := errors.Join(r.losses(false, nil), r.lastRecord()); err != nil {
+				return err
 			}
 			if idle {
 				if err := r.flush(); err != nil {
 					return err
 				}
+				if busy = true; r.last != nil {
+					break
+				}
 			}
-			if len(timers) > 0 && !next.After(time.Now()) || r.wanted() {
+			if len(timers) > 0 && !next.After(time.Now()) {
 				break
 			}
 		}
@@ -563,13 +616,6 @@ func (r *run) loop(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// wanted tells whether the loop is wanted elsewhere.
-func (r *run) wanted() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.stopped || len(r.queue) > 0
 }
 
 func (r *run) flush() error {
@@ -632,7 +678,24 @@ func (r *run) drain(all bool) error {
 			return err
 		}
 	}
+	if err := r.lastRecord(); err != nil && (!all || !errors.Is(err, errExit)) {
+		return err
+	}
 	return nil
+}
+
+// lastRecord delivers the record that ends the run, where the ring buffer had
+// no room for it.
+func (r *run) lastRecord() error {
+	if r.last == nil {
+		return nil
+	}
+	data, err := r.last.Get()
+	if err != nil || len(data) < 8 || r.order.Uint64(data) == 0 {
+		return err
+	}
+	r.last = nil
+	return r.record(data[8:])
 }
 
 // record delivers one record of the ring buffer.

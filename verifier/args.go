@@ -204,18 +204,18 @@ func (v *verifier) argumentOffset(r *reg, at int, t abi.ArgType) *Error {
 		if r.typ == scalar {
 			return nil
 		}
-		return v.fixedOffset(r, at, false, 0)
+		return v.fixedOffset(r, at, false)
 	}
 	switch r.typ {
 	case ptrStack, ptrPacket, ptrPacketMeta, ptrMapKey, ptrMapValue, ptrMem, ptrBuf, ptrArena, scalar:
 		if r.typ == ptrMapValue && r.has(maybeNull) || r.typ == ptrMem && r.flags&^(rdonly|ringbufMem) != 0 {
-			return v.fixedOffset(r, at, false, 0)
+			return v.fixedOffset(r, at, false)
 		}
 		return nil
 	case ptrBTF:
-		return v.fixedOffset(r, at, true, 0)
+		return v.fixedOffset(r, at, true)
 	}
-	return v.fixedOffset(r, at, false, 0)
+	return v.fixedOffset(r, at, false)
 }
 
 // argumentValue checks what an argument refers to.
@@ -231,7 +231,15 @@ func (v *verifier) argumentValue(r *reg, at int, t abi.ArgType, meta *callMeta) 
 		if meta.m < 0 {
 			return v.fail("argument-map", at, "there is no map to take the key's size from")
 		}
-		return v.helperMem(at, int64(v.maps[meta.m].KeySize), false, false, nil)
+		m := v.maps[meta.m]
+		if err := v.helperMem(at, int64(m.KeySize), false, false, nil); err != nil {
+			return err
+		}
+		if (m.Type == abi.MapArray || m.Type == abi.MapPercpuArray) && v.cfg.Kernel >= linux6_15 {
+			key, ok, err := v.constantKey(r, int(m.KeySize))
+			meta.keyInRange = ok && key < uint64(m.MaxEntries)
+			return err
+		}
 	case abi.ArgPtrToMapValue:
 		if t.Has(abi.PtrMaybeNull) && r.isNull() {
 			return nil
@@ -328,7 +336,7 @@ func (v *verifier) helperMem(at int, size int64, write, zeroOK bool, raw *rawMem
 		}
 		return v.bufferAccess(r, at, int64(r.off), "buffer")
 	case ptrStack:
-		return v.stackInit(r, at, int(r.off), int(size), zeroOK, byHelper, raw)
+		return v.stackInit(r, at, int(r.off), int(size), zeroOK, byHelper, write, raw)
 	case ptrBTF:
 		_, err := v.btfAccess(r, at, int(r.off), int(size), false, false)
 		return err

@@ -93,16 +93,10 @@ func (v *verifier) branch(op isa.Instruction) (next, *Error) {
 		*osrc = *src
 	}
 	if dst.typ == scalar && src.typ == scalar {
-		if dst == src {
-			// Nothing is learnt from comparing a number with itself.
-			if v.cfg.Kernel < linux6_18 {
-				domain.Assume(cond.Not(), &dst.Scalar, &src.Scalar, only32)
-				domain.Assume(cond, &odst.Scalar, &osrc.Scalar, only32)
-			}
-		} else {
-			domain.Assume(cond.Not(), &dst.Scalar, &src.Scalar, only32)
-			domain.Assume(cond, &odst.Scalar, &osrc.Scalar, only32)
-		}
+		// A number that is compared with itself is no exception, as in the
+		// kernel: one of the ways is then one that no run takes.
+		domain.Assume(cond.Not(), &dst.Scalar, &src.Scalar, only32)
+		domain.Assume(cond, &odst.Scalar, &osrc.Scalar, only32)
 		v.sane(dst)
 		v.sane(src)
 		v.sane(odst)
@@ -194,14 +188,6 @@ func (v *verifier) taken(cond domain.Cond, a, b *reg, only32 bool) domain.Truth 
 			return domain.Always
 		}
 		return domain.Maybe
-	}
-	if a == b && v.cfg.Kernel >= linux6_18 {
-		switch cond {
-		case domain.EQ, domain.GE, domain.LE, domain.SGE, domain.SLE:
-			return domain.Always
-		case domain.NE, domain.GT, domain.LT, domain.SGT, domain.SLT:
-			return domain.Never
-		}
 	}
 	return domain.Compare(cond, &a.Scalar, &b.Scalar, only32)
 }

@@ -21,10 +21,15 @@ type callMeta struct {
 	maxSize uint64 // largest size of memory
 	memSize uint32 // constant size of what is allocated
 	subprog int
-	dynptr  uint32 // id of the dynptr among the arguments
-	field   *mapField
-	retType uint32 // BTF type of what is returned, by an argument
-	changes bool   // packets may move
+	// dynptr is the dynptr among the arguments: its id, type and reference.
+	dynptr     uint32
+	dynptrType int32
+	dynptrRef  uint32
+	field      *mapField
+	retType    uint32 // BTF type of what is returned, by an argument
+	changes    bool   // packets may move
+	// keyInRange: the key is a constant that the array has.
+	keyInRange bool
 }
 
 // protoOf is how the program may call a helper, or nil.
@@ -316,6 +321,9 @@ func (v *verifier) helperResult(meta *callMeta) *Error {
 		*r0 = reg{}
 		return nil
 	case abi.RetPtrToMapValue:
+		if meta.keyInRange {
+			f &^= maybeNull
+		}
 		*r0 = pointer(ptrMapValue, f, uint32(meta.m))
 		r0.aux = meta.uid
 		if f&maybeNull == 0 && v.maps[meta.m].has(fieldSpinLock) {
@@ -347,8 +355,8 @@ func (v *verifier) helperResult(meta *callMeta) *Error {
 	case castHelper(meta.helper.ID):
 		r0.ref = meta.ref
 	case meta.helper.ID == helperDynptrData:
-		r0.ref = meta.ref
-		r0.aux = int32(meta.dynptr)
+		r0.ref = meta.dynptrRef
+		r0.dynptr = meta.dynptr
 	case v.acquires(meta):
 		id := v.acquire(refPointer, 0)
 		r0.id, r0.ref = id, id
@@ -478,7 +486,7 @@ func (v *verifier) leaveFrame() (next, *Error) {
 	st.frames[st.cur] = nil
 	st.cur--
 	if callback {
-		v.widenFrom(v.previousAt(v.insn))
+		v.widen(st.previousAt(v.insn), st)
 	}
 	return nextHere, nil
 }
@@ -499,7 +507,7 @@ func (v *verifier) checkReturn() *Error {
 	sub := f.subprog != 0
 	p := v.prog
 	if !sub && p.Type == abi.ProgLSM && p.Attach != abi.AttachLSMCgroup || p.Type == abi.ProgStructOps && !sub {
-		if p.Target != nil && returnsVoid(p.Target) {
+		if v.target != nil && isVoid(v.target.Return) {
 			return nil
 		}
 	}
@@ -575,7 +583,7 @@ func (v *verifier) returnRange() (r retRange, only32, ok bool) {
 		return r, false, false
 	case abi.ProgLSM:
 		if p.Attach == abi.AttachLSMCgroup {
-			if p.Target != nil && returnsVoid(p.Target) {
+			if v.target != nil && isVoid(v.target.Return) {
 				return retRange{1, 1}, false, true
 			}
 			return r, false, true
@@ -602,23 +610,21 @@ func (v *verifier) mayGoto(target int) (next, *Error) {
 		return 0, err
 	}
 	st.mayGoto++
-	v.widen(v.previousAt(v.insn), st)
+	v.widen(v.st.parent.previousAt(v.insn), st)
 	v.insn = target
 	return nextHere, nil
 }
 
-// previousAt is the last state kept at slot on the way to the current one, in
-// the same call (find_prev_entry).
-func (v *verifier) previousAt(slot int) *state {
-	for st := v.st.parent; st != nil; st = st.parent {
-		if int(st.insn) == slot && st.cur == v.st.cur && sameCallsites(st, v.st) {
+// previousAt is the last state kept at slot on the way to s, in the same call
+// (find_prev_entry).
+func (s *state) previousAt(slot int) *state {
+	for st := s.parent; st != nil; st = st.parent {
+		if int(st.insn) == slot && st.cur == s.cur && sameCallsites(st, s) {
 			return st
 		}
 	}
 	return nil
 }
-
-func (v *verifier) widenFrom(old *state) { v.widen(old, v.st) }
 
 // widen forgets numbers that changed since an earlier round of a loop and were
 // not found to matter, so that loops converge (widen_imprecise_scalars).

@@ -2,9 +2,11 @@ package verifier
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,9 +25,12 @@ import (
 //	attach TYPE     attach type
 //	license TEXT    (GPL)
 //	caps SET        all, bpf or none (all)
+//	long            it takes the kernel too long to log every instruction
 //	since VERSION   the rule is there from this kernel on
 //	map NAME TYPE KEY VALUE ENTRIES [lock|timer] [rdonly]
 //	expect accepted | rejected CATEGORY INSN | unsupported
+//
+// INSN may be left open as ? and filled in from the kernel with -update.
 //
 // In instructions map[NAME] is a map, map[NAME]+8 an address in its value, and
 // calls name helpers.
@@ -38,6 +43,10 @@ type corpusCase struct {
 	verdict  Verdict
 	category Category
 	insn     int
+	// open: the instruction is not filled in yet ("?"), see -update.
+	open       bool
+	long       bool
+	expectLine int
 }
 
 func (c *corpusCase) where() string { return fmt.Sprintf("%s:%d: %s", c.file, c.line, c.program.Name) }
@@ -106,6 +115,34 @@ func parseMap(fields []string) (*Map, error) {
 	return m, nil
 }
 
+// addFuncs gives types to the functions of a program that takes the address of
+// one, for which the kernel wants to know them.
+func addFuncs(p *Program) {
+	starts := map[int]bool{0: true}
+	at, taken := 0, false
+	for _, in := range p.Insns {
+		if in.IsWide() && in.Src == isa.PseudoFunc {
+			taken = true
+			starts[at+int(in.Low())+1] = true
+		}
+		if in.IsCall() && in.Src == isa.CallPseudo {
+			starts[at+int(in.Low())+1] = true
+		}
+		at += in.Size()
+	}
+	if !taken {
+		return
+	}
+	integer := &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
+	for _, s := range slices.Sorted(maps.Keys(starts)) {
+		name := fmt.Sprintf("f%d", s)
+		p.Funcs = append(p.Funcs, Func{Name: name, Start: s, Type: &btf.Func{
+			Name: name, Linkage: btf.StaticFunc,
+			Type: &btf.FuncProto{Return: integer, Params: []btf.FuncParam{{Name: "a", Type: integer}}},
+		}})
+	}
+}
+
 func parseCorpus(file, text string) ([]*corpusCase, error) {
 	var all []*corpusCase
 	var c *corpusCase
@@ -142,6 +179,7 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 		}}
 		var err error
 		c.program.Insns, err = p.Parse(asm)
+		addFuncs(c.program)
 		all = append(all, c)
 		return err
 	}
@@ -183,6 +221,8 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 			if c.caps, ok = ParseCaps(rest); !ok {
 				return nil, fail(fmt.Errorf("no set of capabilities %q", rest))
 			}
+		case "long":
+			c.long = true
 		case "since":
 			v, err := abi.ParseVersion(rest)
 			if err != nil {
@@ -202,11 +242,16 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 				c.verdict = Unsupported
 			case len(fields) == 3 && fields[0] == "rejected":
 				c.verdict, c.category = Rejected, Category(fields[1])
-				n, err := strconv.Atoi(fields[2])
+				c.expectLine = n + 1
+				if fields[2] == "?" {
+					c.open = true
+					break
+				}
+				at, err := strconv.Atoi(fields[2])
 				if err != nil {
 					return nil, fail(err)
 				}
-				c.insn = n
+				c.insn = at
 			default:
 				return nil, fail(fmt.Errorf("%q is no verdict", rest))
 			}

@@ -24,31 +24,31 @@ type Category string
 
 // The categories.
 const (
-	CatInstruction Category = "instruction" // no valid instruction, or a reserved field in use
-	CatControl     Category = "control"     // jumps, unreachable code, falling off the end
-	CatUninit      Category = "uninitialised"
-	CatType        Category = "type"       // a register holds something else than what is needed
-	CatNull        Category = "null"       // a pointer that may be null
-	CatBounds      Category = "bounds"     // memory outside of what a pointer may reach
-	CatAlignment   Category = "alignment"  // an access that is not aligned
-	CatReadOnly    Category = "read-only"  // a write to what may only be read
-	CatContext     Category = "context"    // the program's context
-	CatPointer     Category = "pointer"    // arithmetic or comparison on pointers
-	CatLeak        Category = "leak"       // a pointer that would become visible
-	CatHelper      Category = "helper"     // a function that the program may not call
-	CatArgument    Category = "argument"   // an argument a function does not take
-	CatReference   Category = "reference"  // acquired and not released, or the reverse
-	CatLock        Category = "lock"       // locks and what may be done under them
-	CatReturn      Category = "return"     // the value at exit
-	CatCall        Category = "call"       // calls of the program's own functions
-	CatStack       Category = "stack"      // stack slots and depth
-	CatObject      Category = "object"     // dynptrs and iterators on the stack
-	CatMap         Category = "map"        // maps that a program cannot use
-	CatComplexity  Category = "complexity" // too many instructions or states, endless loops
-	CatSpeculation Category = "speculation"
-	CatCapability  Category = "capability"
-	CatType2BTF    Category = "btf" // kernel types
-	CatUnsupported Category = "unsupported"
+	CatInstruction  Category = "instruction" // no valid instruction, or a reserved field in use
+	CatControl      Category = "control"     // jumps, unreachable code, falling off the end
+	CatUninit       Category = "uninitialised"
+	CatType         Category = "type"       // a register holds something else than what is needed
+	CatNull         Category = "null"       // a pointer that may be null
+	CatBounds       Category = "bounds"     // memory outside of what a pointer may reach
+	CatAlignment    Category = "alignment"  // an access that is not aligned
+	CatReadOnly     Category = "read-only"  // a write to what may only be read
+	CatContext      Category = "context"    // the program's context
+	CatPointer      Category = "pointer"    // arithmetic or comparison on pointers
+	CatLeak         Category = "leak"       // a pointer that would become visible
+	CatHelper       Category = "helper"     // a function that the program may not call
+	CatArgument     Category = "argument"   // an argument a function does not take
+	CatReference    Category = "reference"  // acquired and not released, or the reverse
+	CatLock         Category = "lock"       // locks and what may be done under them
+	CatReturn       Category = "return"     // the value at exit
+	CatCall         Category = "call"       // calls of the program's own functions
+	CatStack        Category = "stack"      // stack slots and depth
+	CatObject       Category = "object"     // dynptrs and iterators on the stack
+	CatMap          Category = "map"        // maps that a program cannot use
+	CatComplexity   Category = "complexity" // too many instructions or states, endless loops
+	CatSpeculation  Category = "speculation"
+	CatCapability   Category = "capability"
+	CatKernelObject Category = "btf" // kernel types
+	CatUnsupported  Category = "unsupported"
 )
 
 // A Code names a reason.

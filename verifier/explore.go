@@ -21,6 +21,7 @@ func (v *verifier) explore() *Error {
 		}
 		v.processed++
 		if v.processed > maxInsns {
+			v.insn = v.prev
 			return v.fail("too-complex", -1, "more than %d instructions were processed", maxInsns)
 		}
 		v.st.last = int32(v.prev)
@@ -42,9 +43,6 @@ func (v *verifier) explore() *Error {
 			if v.st.speculative && in.noSpec {
 				n = nextDone
 			} else {
-				if !v.st.speculative {
-					in.seen = true
-				}
 				at := v.insn
 				var err *Error
 				n, err = v.step(in)
@@ -56,6 +54,9 @@ func (v *verifier) explore() *Error {
 					// gets past.
 					in.noSpec = true
 					in.alu = alu{}
+					n = nextDone
+				}
+				if v.st.speculative && in.noSpecResult && v.cfg.Kernel >= linux6_17 {
 					n = nextDone
 				}
 				v.prev = at

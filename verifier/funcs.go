@@ -1,8 +1,6 @@
 package verifier
 
 import (
-	"strings"
-
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/abi"
@@ -218,7 +216,7 @@ func (v *verifier) checkArguments(k int) *Error {
 			if r.typ != ptrCtx {
 				return v.fail("function-argument", at, "%s takes the context in r%d, and it holds a %s", name, at, v.typeName(r))
 			}
-			if err := v.fixedOffset(r, at, false, 0); err != nil {
+			if err := v.fixedOffset(r, at, false); err != nil {
 				return err
 			}
 		case argMemory:
@@ -438,19 +436,7 @@ func (v *verifier) checkStackDepth() *Error {
 	return nil
 }
 
-func returnsVoid(f *btf.Func) bool {
-	p, ok := f.Type.(*btf.FuncProto)
-	if !ok {
-		return false
-	}
-	_, void := btf.UnderlyingType(p.Return).(*btf.Void)
+func isVoid(t btf.Type) bool {
+	_, void := btf.UnderlyingType(t).(*btf.Void)
 	return void
-}
-
-// funcName names function k for people.
-func (v *verifier) funcName(k int) string {
-	if f := v.subprogs[k].fn; f != nil {
-		return strings.TrimSpace(f.Name)
-	}
-	return "function at " + isa.Register(0).String()
 }

@@ -57,6 +57,8 @@ type site struct {
 type section struct {
 	m    *Map
 	offs map[*object.Var]uint32
+	// config are the offsets of values of the kernel's configuration.
+	config map[string]uint32
 }
 
 // layout places global variables.
@@ -234,7 +236,13 @@ func (l *linker) program(entry *object.Func) (*Program, error) {
 					reach(to)
 					calls = append(calls, call{len(p.Insns), slot, to})
 				case object.RelocExtern:
-					in = l.extern(p, in, r.Symbol.(*object.Extern))
+					x := r.Symbol.(*object.Extern)
+					if x.Kind == object.ExternKconfig {
+						m, off := l.kconfig(x)
+						in = isa.LoadMapValue(in.Dst, mapOf(m), off)
+					} else {
+						in = l.extern(p, in, x)
+					}
 				}
 			}
 			p.Insns = append(p.Insns, in)
@@ -270,8 +278,29 @@ func (l *linker) extern(p *Program, in isa.Instruction, x *object.Extern) isa.In
 			return isa.LoadImm64(in.Dst, kernelAddress)
 		}
 	}
-	p.Ksyms = append(p.Ksyms, Ksym{Name: x.Name, Type: x.Type, Weak: x.Weak, Config: x.Kind == object.ExternKconfig})
+	p.Ksyms = append(p.Ksyms, Ksym{Name: x.Name, Type: x.Type, Weak: x.Weak})
 	return isa.LoadBTFID(in.Dst, int32(-len(p.Ksyms)), 0)
+}
+
+// kconfig returns where a value of the kernel's configuration is: in a map that
+// can be read only, and whose contents are not known here.
+func (l *linker) kconfig(x *object.Extern) (*Map, uint32) {
+	s := l.sections[".kconfig"]
+	if s == nil {
+		s = &section{m: &Map{Name: ".kconfig", Type: abi.MapArray, KeySize: 4, MaxEntries: 1, Flags: mapReadOnlyProg}, config: map[string]uint32{}}
+		l.sections[".kconfig"] = s
+	}
+	off, ok := s.config[x.Name]
+	if !ok {
+		size, err := btf.Sizeof(x.Type)
+		if err != nil {
+			size = 8
+		}
+		off = s.m.ValueSize
+		s.config[x.Name] = off
+		s.m.ValueSize += uint32(size+7) &^ 7
+	}
+	return s.m, off
 }
 
 // kernelAddress stands for the addresses of untyped symbols.

@@ -31,7 +31,7 @@ var kernelMessages = []kernelMessage{
 	msgAt(`^jump out of range from insn \d+`, CatControl),
 	msgAt(`^jump into the middle of ldimm64 insn`, CatControl),
 	msgAt(`^back-edge from insn \d+`, CatControl),
-	msgAt(`^infinite loop detected at insn`, CatComplexity),
+	msgAt(`infinite loop detected at insn`, CatComplexity),
 	msg(`^BPF program is too large`, CatComplexity),
 	msg(`^The sequence of \d+ jumps is too complex`, CatComplexity),
 	msg(`loading/calling other bpf or kernel functions are allowed for`, CatCapability),

@@ -6,6 +6,7 @@ import "github.com/skep-bpf/skep/abi"
 var (
 	linux6_12 = abi.Linux6_12
 	linux6_13 = abi.MakeVersion(6, 13)
+	linux6_15 = abi.MakeVersion(6, 15)
 	linux6_17 = abi.MakeVersion(6, 17)
 	linux6_18 = abi.Linux6_18
 )

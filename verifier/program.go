@@ -91,12 +91,11 @@ type Kfunc struct {
 	Weak bool
 }
 
-// A Ksym is a variable of the kernel, or a value of its configuration.
+// A Ksym is a variable of the kernel.
 type Ksym struct {
-	Name   string
-	Type   btf.Type
-	Weak   bool
-	Config bool
+	Name string
+	Type btf.Type
+	Weak bool
 }
 
 // A Line says where the instructions from a slot on come from.

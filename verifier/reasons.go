@@ -15,6 +15,7 @@ var reasons = map[Code]reason{
 	"invalid-instruction":   {CatInstruction, ""},
 	"invalid-map":           {CatMap, ""},
 	"map-value-address":     {CatMap, ""},
+	"map-value-offset":      {CatBounds, ""},
 	"map-not-usable":        {CatMap, ""},
 
 	// Control flow.
@@ -86,6 +87,11 @@ var reasons = map[Code]reason{
 	"stack-pointer-returned":  {CatStack, ""},
 	"stack-too-deep":          {CatStack, "use less stack, or keep large things in a map of type percpu_array"},
 	"object-overwritten":      {CatObject, ""},
+	"object-offset":           {CatObject, ""},
+	"object-initialised":      {CatObject, ""},
+	"object-uninitialised":    {CatObject, ""},
+	"object-read":             {CatObject, ""},
+	"object-type-other":       {CatObject, ""},
 
 	// Calls.
 	"unknown-helper":       {CatHelper, ""},
@@ -130,6 +136,16 @@ var reasons = map[Code]reason{
 	"other-lock":          {CatLock, "look the value up once, and lock and unlock by that pointer"},
 	"rcu-held":            {CatLock, ""},
 	"preemption-disabled": {CatLock, ""},
+
+	// Kernel objects.
+	"object-needs-cap":       {CatCapability, "use bpf_probe_read_kernel, or load the program with CAP_PERFMON"},
+	"object-gpl":             {CatKernelObject, `say that the program's licence is "GPL"`},
+	"object-out-of-bounds":   {CatKernelObject, ""},
+	"object-field":           {CatKernelObject, ""},
+	"object-variable-offset": {CatKernelObject, "use bpf_probe_read_kernel"},
+	"object-elsewhere":       {CatKernelObject, ""},
+	"object-read-only":       {CatReadOnly, ""},
+	"object-type":            {CatKernelObject, ""},
 
 	// What programs may not do without CAP_PERFMON, since a processor may guess
 	// wrong.

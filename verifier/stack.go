@@ -14,7 +14,7 @@ func slotOf(off int) (slot, index int) { return (-off - 1) / 8, (-off - 1) % 8 }
 
 // stackBounds checks that an access lies in the stack, and makes the frame as
 // deep (check_stack_access_within_bounds).
-func (v *verifier) stackBounds(p *reg, at int, off, size int, by accessBy, write bool) (lo, hi int, err *Error) {
+func (v *verifier) stackBounds(p *reg, at int, off, size int, write bool) (lo, hi int, err *Error) {
 	f := v.st.frameOf(p)
 	var min64, max64 int64
 	if p.IsConst() {
@@ -83,6 +83,10 @@ func (v *verifier) stackWrite(p *reg, at, off, size int, val *reg, op isa.Instru
 	if !v.cfg.Caps.perfmon() && sl.spilled() && sl.typ != scalar && size != 8 {
 		return v.fail("pointer-corrupted", at, "part of a pointer that is kept at fp-%d would be overwritten", (k+1)*8)
 	}
+	if !v.cfg.Caps.perfmon() && (val != nil && spillable(val) || !plain(sl.kind[index-size+1:index+1])) {
+		// A load may overtake the store, and see what was there before.
+		v.insns[v.insn].noSpecResult = true
+	}
 	if err := v.overwriteObject(f, int(p.frame), k, off); err != nil {
 		return err
 	}
@@ -139,6 +143,16 @@ func (v *verifier) stackWrite(p *reg, at, off, size int, val *reg, op isa.Instru
 	return nil
 }
 
+// plain reports whether bytes hold numbers of which nothing is kept.
+func plain(kinds []slotKind) bool {
+	for _, k := range kinds {
+		if k != slotMisc && k != slotZero {
+			return false
+		}
+	}
+	return true
+}
+
 // stackWriteVar stores at an offset that is not known
 // (check_stack_write_var_off).
 func (v *verifier) stackWriteVar(p *reg, at, off, size int, val *reg, op isa.Instruction, valReg int) *Error {
@@ -189,7 +203,7 @@ func (v *verifier) stackRead(p *reg, at, off, size int, dst *reg) *Error {
 		if dst == nil {
 			return v.fail("stack-variable-argument", at, "a stack pointer at a variable offset cannot be used here")
 		}
-		if err := v.stackInit(p, at, off, size, false, direct, nil); err != nil {
+		if err := v.stackInit(p, at, off, size, false, direct, false, nil); err != nil {
 			return err
 		}
 		v.stackBytes(v.st.frameOf(p), int(p.SMin)+off, int(p.SMax)+off+size, dst)
@@ -291,14 +305,17 @@ func (v *verifier) stackBytes(f *frame, lo, hi int, dst *reg) {
 }
 
 // stackInit checks that a range of the stack can be read by a function, and
-// takes it for overwritten unless only instructions read it
-// (check_stack_range_initialized). raw says that the function writes it
-// without reading.
-func (v *verifier) stackInit(p *reg, at, off, size int, zeroOK bool, by accessBy, raw *rawMem) *Error {
+// takes it for overwritten where it may be (check_stack_range_initialized). raw
+// says that the function writes it without reading.
+func (v *verifier) stackInit(p *reg, at, off, size int, zeroOK bool, by accessBy, write bool, raw *rawMem) *Error {
 	if size == 0 && !zeroOK {
 		return v.fail("zero-size", at, "a size of 0 is not allowed here")
 	}
-	lo, hi, err := v.stackBounds(p, at, off, size, by, by == byHelper)
+	clobber := by == byHelper
+	if v.cfg.Kernel >= linux6_15 {
+		clobber = clobber && write
+	}
+	lo, hi, err := v.stackBounds(p, at, off, size, clobber)
 	if err != nil {
 		return err
 	}
@@ -325,11 +342,11 @@ func (v *verifier) stackInit(p *reg, at, off, size int, zeroOK bool, by accessBy
 		switch {
 		case *kind == slotMisc:
 		case *kind == slotZero, *kind == slotInvalid && v.cfg.Caps.perfmon():
-			if by == byHelper {
+			if clobber {
 				*kind = slotMisc
 			}
 		case sl.spilled() && (sl.typ == scalar || v.cfg.Caps.perfmon()):
-			if by == byHelper {
+			if clobber {
 				v.setUnknown(&sl.reg)
 				sl.scrub()
 			}
@@ -357,4 +374,34 @@ func (v *verifier) clobberStack(raw *rawMem) *Error {
 		}
 	}
 	return nil
+}
+
+// constantKey is the key that lies at p on the stack, where that is one number
+// (get_constant_map_key).
+func (v *verifier) constantKey(p *reg, size int) (key uint64, ok bool, err *Error) {
+	if !v.cfg.Caps.bpf() || p.typ != ptrStack || !p.IsConst() {
+		return 0, false, nil
+	}
+	f := v.st.frameOf(p)
+	k, index := slotOf(int(p.off) + int(int64(p.Bits.Value)))
+	sl := &f.stack[k]
+	zeros, spills := 0, 0
+	for i := index; i >= 0 && sl.kind[i] == slotZero; i-- {
+		zeros++
+	}
+	if zeros >= size {
+		return 0, true, nil
+	}
+	if !sl.spilled() || sl.typ != scalar {
+		return 0, false, nil
+	}
+	for i := index; i >= 0 && sl.kind[i] == slotSpill; i-- {
+		spills++
+	}
+	if spills != size || !sl.IsConst() {
+		return 0, false, nil
+	}
+	v.bt = backtracker{frame: v.st.cur}
+	v.bt.slots[p.frame] |= 1 << k
+	return sl.Bits.Value, true, v.backtrack()
 }

@@ -1,6 +1,8 @@
 package verifier
 
 import (
+	"github.com/cilium/ebpf/btf"
+
 	"github.com/skep-bpf/skep/abi"
 )
 
@@ -21,7 +23,11 @@ type verifier struct {
 	prog *Program
 	maps []*Map
 	ctx  *abi.Context
-	btf  *typeTable
+	// types are the kernel's types that pointers lead to; target and params are
+	// the signature of what a program with BTF attaches to.
+	types  typeTable
+	target *btf.FuncProto
+	params []btf.FuncParam
 
 	insns    []insnInfo
 	subprogs []subprog

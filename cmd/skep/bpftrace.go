@@ -23,11 +23,9 @@ type bpftraceFlags struct {
 	scriptFlags
 	runFlags
 	list, help, version, info bool
-	format, test, bench       bool
+	format                    bool
 	mode                      string
 	pidText                   string
-	filter                    string
-	traceable                 string
 	elf                       string
 	stages                    []string
 	warnings                  int
@@ -49,7 +47,7 @@ func (a *app) bpftraceCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&b.execute, "execute", "e", "", "execute this `'program'`")
 	f.BoolVarP(&b.list, "list", "l", false, "list kernel probes that match, or the probes of a program")
-	f.CountVarP(&b.warnings, "warnings", "k", "warn when a helper that reads memory returns an error")
+	f.CountVarP(&b.warnings, "warnings", "k", "warn as soon as a helper fails; otherwise failures are counted and told at the end")
 	f.BoolVarP(&b.verbose, "verbose", "v", false, "tell more; with -l, show arguments")
 	f.BoolVarP(&b.help, "help", "h", false, "show this help")
 	f.BoolVarP(&b.version, "version", "V", false, "show the version")
@@ -65,11 +63,11 @@ func (a *app) bpftraceCommand() *cobra.Command {
 	f.StringArrayVar(&b.includes, "include", nil, "include `FILE` before the program")
 	f.BoolVar(&b.unsafe, "unsafe", false, "allow what changes the system")
 	f.BoolVar(&b.dryRun, "dry-run", false, "end once all probes are attached")
-	f.StringVar(&b.filter, "probe-filter", "", "run only the test and bench probes that match `REGEX`")
-	f.StringVar(&b.traceable, "traceable-functions", "", "read the list of traceable kernel functions from `FILE`")
+	f.StringVar(&b.runFlags.filter, "probe-filter", "", "run only the test and bench probes that match `REGEX`")
+	f.StringVar(&b.scriptFlags.traceable, "traceable-functions", "", "read the list of traceable kernel functions from `FILE`")
 	f.BoolVar(&b.format, "fmt", false, "lay the program out and print it")
-	f.BoolVar(&b.test, "test", false, "run the test: probes")
-	f.BoolVar(&b.bench, "bench", false, "run the bench: probes")
+	f.BoolVar(&b.runFlags.test, "test", false, "run the test: probes")
+	f.BoolVar(&b.runFlags.bench, "bench", false, "run the bench: probes")
 	f.StringVar(&b.mode, "mode", "", "`MODE`: test, bench, format or codegen")
 	f.StringArrayVarP(&b.stages, "debug", "d", nil, "show `STAGE`: ast, codegen, codegen-opt, dis, libbpf, verifier or all")
 	f.StringVar(&b.elf, "emit-elf", "", "write an object to `FILE` instead of running")
@@ -87,6 +85,7 @@ func (a *app) bpftraceCommand() *cobra.Command {
 }
 
 func (a *app) bpftrace(cmd *cobra.Command, b *bpftraceFlags, args []string) error {
+	args = b.parameters(cmd, args)
 	switch {
 	case b.help:
 		return cmd.Help()
@@ -98,6 +97,7 @@ func (a *app) bpftrace(cmd *cobra.Command, b *bpftraceFlags, args []string) erro
 	case b.warnings > 0 && a.noWarnings:
 		return usagef("-k and --no-warnings exclude each other")
 	}
+	b.live = b.warnings > 0
 	if b.pidText != "" {
 		pid, err := strconv.ParseUint(b.pidText, 0, 22)
 		if err != nil {
@@ -181,7 +181,11 @@ func (a *app) bpftraceList(b *bpftraceFlags, args []string) error {
 	if len(args) == 1 && args[0] != "*" {
 		pattern = args[0]
 	}
-	l := lister{details: b.verbose, pid: b.pid}
+	t, err := b.machine()
+	if err != nil {
+		return err
+	}
+	l := lister{target: t, details: b.verbose, pid: b.pid}
 	for one := range strings.SplitSeq(pattern, ",") {
 		err := a.list(&l, strings.TrimSpace(one))
 		var d *source.Diagnostic

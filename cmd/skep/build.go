@@ -19,7 +19,7 @@ func (a *app) buildCommand() *cobra.Command {
 	var out, base string
 	var exe, portable bool
 	cmd := &cobra.Command{
-		Use:   "build [flags] {-e SCRIPT | FILE | -} [ARGS...] [-o OUT]",
+		Use:   "build [flags] {-e SCRIPT | FILE | -} [ARGS...] [-o OUT] [-- --NAME=VALUE...]",
 		Short: "compile a script into an object, or a self-contained executable",
 		Long: `Build writes a BPF object that skep run, and mostly bpftool and libbpf, load on
 this machine and others. What another machine has elsewhere is adjusted when it
@@ -31,7 +31,8 @@ Arguments are the script's $1, $2, ...`,
 		Example: `  skep build opens.bt -o opens.o && skep run opens.o
   skep build --exe opens.bt -o opens && scp opens server: && ssh root@server ./opens
   skep build --target server.skep --portable opens.bt`,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args = s.parameters(cmd, args)
 			in, err := a.read(&s, args)
 			if err != nil {
 				return err

@@ -101,12 +101,17 @@ func (a *app) embeddedCommand(obj *skep.Object) *cobra.Command {
 		what = "runs " + obj.Manifest.Source.Name + " in the Linux kernel"
 	}
 	cmd := &cobra.Command{
-		Use: a.name, Short: what,
-		Long:          what + " (built by skep).",
+		Use: a.name + " [flags] [ARGS...] [-- --NAME=VALUE...]", Short: what,
+		Long:          what + " (built by skep). Arguments are the script's $1, $2, ...; without any it\nhas those that it was built with.",
 		Example:       "  " + a.name + " --json",
 		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var s scriptFlags
+			if args = s.parameters(cmd, args); len(args) > 0 {
+				r.args = args
+			}
+			r.named = s.named
 			if err := r.check(a); err != nil {
 				return err
 			}

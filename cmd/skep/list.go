@@ -33,20 +33,19 @@ may change them).`,
   skep list 'uprobe:/bin/bash:readline*'
   skep list --json 'rawtracepoint:*'`,
 		ValidArgsFunction: completeProbes,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args = s.parameters(cmd, args)
 			if s.execute != "" {
 				return a.listScript(&s, args)
 			}
 			if len(args) == 0 {
 				args = []string{""}
 			}
-			if s.target != "" {
-				t, err := loadTarget(s.target)
-				if err != nil {
-					return err
-				}
-				l.target = t
+			t, err := s.machine()
+			if err != nil {
+				return err
 			}
+			l.target = t
 			l.marks = true
 			for _, pattern := range args {
 				if err := a.list(&l, pattern); err != nil {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skep-bpf/skep"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/runner"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/ui/json"
@@ -34,6 +36,11 @@ type runFlags struct {
 	token    string
 	noSource bool
 	args     []string // of an object; nil keeps those it was built with
+	named    map[string]string
+	live     bool // losses are told as they happen
+	test     bool
+	bench    bool
+	filter   string
 }
 
 func (r *runFlags) add(cmd *cobra.Command, a *app) {
@@ -52,6 +59,10 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.StringArrayVar(&r.targets, "attach", nil, "what a program of an object attaches to, where its section does not say: `PROGRAM=TARGET`, such as xdp_drop=eth0")
 	f.StringVar(&r.token, "token", "", "load with a BPF token of the bpffs at `DIR`, in a user namespace")
 	f.BoolVar(&r.noSource, "no-source", false, "refuse an object that does not fit this machine instead of compiling its source again")
+	f.BoolVar(&r.live, "live", false, "tell of lost events, failed reads and full maps as they happen; JSON does so always")
+	f.BoolVar(&r.test, "test", false, "run the script's test: probes alone")
+	f.BoolVar(&r.bench, "bench", false, "run the script's bench: probes alone, and measure them")
+	f.StringVar(&r.filter, "probe-filter", "", "with --test and --bench: only the probes whose names match `REGEX`")
 	f.BoolVar(&a.noWarnings, "no-warnings", false, "show no warnings")
 	fixed(cmd, "format", "text", "json")
 	fixed(cmd, "buffer", "line", "full", "none")
@@ -77,6 +88,10 @@ func (r *runFlags) check(a *app) error {
 		return usagef("-c and -p exclude each other")
 	case r.pid < 0:
 		return usagef("-p takes the number of a process, not %d", r.pid)
+	case r.test && r.bench:
+		return usagef("--test and --bench exclude each other")
+	case r.filter != "" && !r.test && !r.bench:
+		return usagef("--probe-filter chooses among what --test or --bench runs")
 	case r.replace && r.pin == "":
 		return usagef("--replace needs --pin, the directory of what is to be replaced")
 	}
@@ -104,7 +119,7 @@ that begin with -- are for getopt.`,
 			if err := r.check(a); err != nil {
 				return err
 			}
-			in, err := a.read(&s, args)
+			in, err := a.read(&s, s.parameters(cmd, args))
 			if err != nil {
 				return err
 			}
@@ -123,13 +138,14 @@ func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input
 		if len(in.args) > 0 {
 			r.args = in.args
 		}
+		r.named = s.named
 	}
 	if obj == nil {
 		o, err := s.options(in.args)
 		if err != nil {
 			return err
 		}
-		if o.Target != nil {
+		if s.target != "" {
 			return usagef("--target compiles for another machine; run is for this one (skep check and skep build take --target)")
 		}
 		o.PID, o.HasCommand = r.pid, r.command != ""
@@ -169,8 +185,8 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
 		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
-		Maps: maps, Targets: targets,
-		Events: p.Event, Flush: p.Flush, LiveLosses: r.format == "json",
+		Maps: maps, Targets: targets, Named: r.named,
+		Events: p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
 		Ready: func(int) {
 			a.ready()
 			if r.dryRun {
@@ -180,6 +196,9 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	}
 	a.verbose = r.verbose
 	opts.Load.TokenPath = r.token
+	if err := r.only(&opts); err != nil {
+		return err
+	}
 	switch r.buffer {
 	case "none":
 		opts.Events = func(e runner.Event) error { return errors.Join(p.Event(e), p.Flush()) }
@@ -192,6 +211,25 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 		err = flush
 	}
 	return err
+}
+
+// only limits a run to tests or benchmarks where that was asked for.
+func (r *runFlags) only(opts *skep.RunOptions) error {
+	switch {
+	case r.test:
+		opts.Only = object.KindTest
+	case r.bench:
+		opts.Only = object.KindBench
+	}
+	if r.filter == "" {
+		return nil
+	}
+	re, err := regexp.Compile(r.filter)
+	if err != nil {
+		return usagef("--probe-filter %q is no regular expression: %v", r.filter, err)
+	}
+	opts.Filter = re.MatchString
+	return nil
 }
 
 // pairs takes apart the values of a flag that are name=value.
@@ -284,7 +322,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Example: `  skep check tools/*.bt
   skep check --target server.skep trace.bt
   skep check --json -e 'BEGIN { printf("%d\n", comm); }'`,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args = s.parameters(cmd, args)
 			inputs := [][]string{args}
 			if s.execute == "" {
 				inputs = nil

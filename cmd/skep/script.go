@@ -20,6 +20,10 @@ type scriptFlags struct {
 	dirs     []string
 	includes []string
 	unsafe   bool
+	named    map[string]string // of a script, for getopt
+	// traceable is a file with the kernel functions that can be traced, in
+	// place of the kernel's own list.
+	traceable string
 }
 
 func (s *scriptFlags) add(cmd *cobra.Command) {
@@ -32,6 +36,29 @@ func (s *scriptFlags) add(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("execute", completeProbes)
 	_ = cmd.MarkFlagFilename("target")
 	_ = cmd.MarkFlagDirname("include-dir")
+}
+
+// parameters takes the named parameters (--NAME or --NAME=VALUE behind --) out
+// of a command's arguments, and returns the others.
+func (s *scriptFlags) parameters(cmd *cobra.Command, args []string) []string {
+	dash := cmd.ArgsLenAtDash()
+	if dash < 0 {
+		return args
+	}
+	rest := args[:dash:dash]
+	for _, arg := range args[dash:] {
+		name, ok := strings.CutPrefix(arg, "--")
+		if !ok || name == "" {
+			rest = append(rest, arg)
+			continue
+		}
+		if s.named == nil {
+			s.named = map[string]string{}
+		}
+		name, value, _ := strings.Cut(name, "=")
+		s.named[name] = value
+	}
+	return rest
 }
 
 // An input is what a command was given to work on.
@@ -85,16 +112,32 @@ func looksBinary(data []byte) bool {
 // options are what scripts are compiled with.
 func (s *scriptFlags) options(args []string) (skep.CompileOptions, error) {
 	o := skep.CompileOptions{}
-	o.Args = args
+	o.Args, o.Named = args, s.named
 	o.Unsafe = s.unsafe
 	o.IncludeDirs, o.Include = s.dirs, s.includes
 	o.Settings = skep.EnvironmentSettings(os.Environ())
-	if s.target == "" {
-		return o, nil
-	}
-	t, err := loadTarget(s.target)
+	t, err := s.machine()
 	o.Target = t
 	return o, err
+}
+
+// machine is the target that flags name, nil for this machine as it is.
+func (s *scriptFlags) machine() (target.Target, error) {
+	if s.target != "" {
+		return loadTarget(s.target)
+	}
+	if s.traceable == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(s.traceable)
+	if err != nil {
+		return nil, err
+	}
+	t, err := skep.Target()
+	if err != nil {
+		return nil, err
+	}
+	return target.WithFunctions(t, string(text)), nil
 }
 
 func loadTarget(name string) (target.Target, error) {

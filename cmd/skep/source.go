@@ -30,7 +30,8 @@ comma-separated list of FUNCTION, FUNCTION:PASS or :PASS, where either may be *.
   skep dump --asm program.o
   skep dump --ir -e 'BEGIN { @x = 1; }'
   skep dump --passes ':gvn' -e 'BEGIN { @x = 1; }'`,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args = s.parameters(cmd, args)
 			in, err := a.read(&s, args)
 			if err != nil {
 				return err

@@ -50,7 +50,8 @@ func hookNames(live bool) []string {
 
 // measureHooks returns what an event of each hook costs in nanoseconds, by
 // name: medians of reps interleaved runs with the skep of a directory.
-func measureHooks(dir string, names []string, reps int) (map[string]float64, error) {
+// Each run makes as many events as hookCosts says, divided by less.
+func measureHooks(dir string, names []string, reps, less int) (map[string]float64, error) {
 	all := map[string][]float64{}
 	for n := range reps {
 		progress("  run %d of %d", n+1, reps)
@@ -59,7 +60,7 @@ func measureHooks(dir string, names []string, reps int) (map[string]float64, err
 				continue
 			}
 			script := strings.ReplaceAll(h.script, "LOAD", filepath.Join(dir, loadName))
-			ns, err := added(dir, skepIn(dir), script, h.op, h.n)
+			ns, err := added(dir, skepIn(dir), script, h.op, h.n/less)
 			if err != nil {
 				return nil, err
 			}
@@ -73,12 +74,12 @@ func measureHooks(dir string, names []string, reps int) (map[string]float64, err
 	return costs, nil
 }
 
-// guestReps is how often guests measure: their CPUs are emulated, and slow.
-const guestReps = 3
+// Guests measure less often and shorter: their CPUs are emulated, and slow.
+const guestReps, guestLess = 2, 5
 
 // printHookCosts is what this program does inside a guest.
 func printHookCosts(dir string, names []string) error {
-	costs, err := measureHooks(dir, names, guestReps)
+	costs, err := measureHooks(dir, names, guestReps, guestLess)
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func printHookCosts(dir string, names []string) error {
 // hooks is what an event of each kind of hook costs, here and in guests.
 func (b *bencher) hooks() error {
 	columns := []string{"here"}
-	live, err := measureHooks(b.dir, hookNames(true), b.dear(2))
+	live, err := measureHooks(b.dir, hookNames(true), b.dear(2), 1)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,11 @@ func (c *computer) writable(k kind) *slot {
 
 var classes = []*class{
 	i64, i64, i64, u64, word, flag, pairClass,
-	{kind: integer, bits: 8}, {kind: integer, bits: 16, signed: true}, {kind: integer, bits: 32}, {kind: integer, bits: 32, signed: true}, {kind: integer, bits: 8, signed: true},
+	{kind: integer, bits: 8},
+	{kind: integer, bits: 16, signed: true},
+	{kind: integer, bits: 32},
+	{kind: integer, bits: 32, signed: true},
+	{kind: integer, bits: 8, signed: true},
 	{kind: tuple, fields: []*class{word, {kind: tuple, fields: []*class{u64, i64}}}},
 	{kind: tuple, fields: []*class{i64, word}, names: []string{"num", "txt"}},
 }

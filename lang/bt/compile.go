@@ -46,7 +46,7 @@ func Compile(file *source.File, t target.Target, o Options) (*Unit, source.List)
 		man: &object.Manifest{
 			Version: object.ManifestVersion,
 			Source: object.Source{
-				Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Options: o.Settings,
+				Language: "bt", Name: file.Name, Text: file.Text, Args: o.Args, Named: o.Named, Options: o.Settings,
 				Includes: files.texts, IncludeDirs: o.IncludeDirs, Include: o.Include,
 			},
 			Target: object.Platform{Arch: t.Arch(), Release: t.Release().Text},
@@ -87,7 +87,9 @@ type lowerer struct {
 	lossVar     *ir.Global
 	ring        *ir.Map
 	stacks      *ir.Map
+	packets     *ir.Map // where skboutput puts them
 	scratchLoss int
+	last        *ir.Global // see lastRecord
 	literals    int
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int
@@ -119,7 +121,9 @@ func (l *lowerer) script() {
 			// be taken.
 			l.scratchLoss = l.loss(object.LossScratch, "", 0)
 		}
-		if k := inst.Ctx.Kind; k != hook.Begin && k != hook.End {
+		switch inst.Ctx.Kind {
+		case hook.Begin, hook.End, hook.Test, hook.Bench:
+		default:
 			only = false
 		}
 	}

@@ -20,6 +20,9 @@ func (g *gen) memory(e syntax.Expr) *ir.Value {
 	case *syntax.Map, *syntax.MapIndex:
 		return g.readMapMemory(e)
 	case *syntax.Field, *syntax.Index, *syntax.TupleField, *syntax.Unary, *syntax.Cast:
+		if c, ok := e.(*syntax.Cast); ok && t.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+			break
+		}
 		if p := g.place(e); p.ptr != nil && g.direct(p.ptr) && t.Kind != check.String {
 			return p.ptr
 		}
@@ -70,6 +73,10 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 			return
 		}
 	}
+	if c, ok := e.(*syntax.Cast); ok && et.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+		g.numberInto(dst, c, t)
+		return
+	}
 	switch e := e.(type) {
 	case *syntax.Ident:
 		g.identInto(dst, e, t)
@@ -118,6 +125,17 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 		return
 	}
 	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
+}
+
+// numberInto writes the bytes of a number as an array, zeros where it has fewer.
+func (g *gen) numberInto(dst *ir.Value, e *syntax.Cast, t *check.Type) {
+	n := min(t.Size, 8)
+	v := g.b.Alloca(8, nil, "number")
+	g.b.Store(v, g.int(g.value(e.X)))
+	g.b.MemCopy(dst, v, n)
+	if t.Size > n {
+		g.b.MemZero(g.b.Offset(dst, int64(n)), t.Size-n)
+	}
 }
 
 // scalarInto writes a scalar as type t.
@@ -237,12 +255,15 @@ func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 	}
 }
 
+// commSize is the size of the name of a task (TASK_COMM_LEN, include/linux/sched.h).
+const commSize = 16
+
 func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 	switch e.Name {
 	case "comm":
 		// Not every kernel clears what is behind the name: Linux 6.1 does not.
 		g.b.MemZero(dst, t.Size)
-		g.helper(hComm, dst, g.const64(16))
+		g.helper(hComm, dst, g.const64(commSize))
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "pcomm", "leader_comm":
@@ -272,7 +293,7 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 				return g.b.Const(ir.I1, truth(e.Op == syntax.OpNe))
 			}
 		}
-		return g.equalBytes(g.memory(x), want, e.Op == syntax.OpEq)
+		return g.equalBytes(g.beginning(x, len(want)), want, e.Op == syntax.OpEq)
 	}
 	if t := check.Join(xt, yt); t != nil && (t.Kind == check.Tuple || t.Kind == check.Record) {
 		px, py := g.b.Alloca(t.Size, nil, "left"), g.b.Alloca(t.Size, nil, "right")
@@ -285,6 +306,21 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 		return g.equalStrings(px, py, n, e.Op == syntax.OpEq)
 	}
 	return g.equalWords(px, py, n, e.Op == syntax.OpEq)
+}
+
+// beginning is the address of a string of which no more than its first n bytes
+// are looked at, and no more of them than there are up to its end.
+func (g *gen) beginning(e syntax.Expr, n int) *ir.Value {
+	call, ok := g.isStr(e)
+	if !ok {
+		return g.memory(e)
+	}
+	// One byte more is the zero that ends what is cut off.
+	t := *g.typeOf(e)
+	t.Size = min(t.Size, n+1)
+	tmp := g.b.Alloca(t.Size, nil, "prefix")
+	g.strInto(tmp, call, &t, prefix)
+	return tmp
 }
 
 func truth(b bool) int64 {
@@ -421,8 +457,7 @@ func (g *gen) equalStrings(x, y *ir.Value, n int, equal bool) *ir.Value {
 // probe is the index of the probe whose function it is, or 0.
 func (g *gen) usymInto(dst, addr, probe *ir.Value) {
 	g.b.Store(dst, g.int(addr))
-	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
-	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(tgid, ir.I32, false))
+	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(g.pid(), ir.I32, false))
 	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(probe, ir.I32, false))
 }
 
@@ -494,7 +529,7 @@ func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
 	// Equal stacks are equal keys: what names no frame stays out.
 	tgid := g.b.Const(ir.I32, 0)
 	if t.Kind == check.Ustack {
-		tgid = g.b.Resize(g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32)), ir.I32, false)
+		tgid = g.b.Resize(g.pid(), ir.I32, false)
 	}
 	g.b.Store(g.b.Offset(dst, 8), tgid)
 	g.b.Store(g.b.Offset(dst, 12), g.b.Const(ir.I32, int64(t.Len)))

@@ -79,6 +79,39 @@ func (g *gen) compareBytes(x, y *ir.Value, limit int, n *ir.Value, text bool) *i
 	return result
 }
 
+// equalText is the truth value of strncmp, compared with 0, when one of its
+// strings is a literal and its length is known: then the bytes are compared as
+// words.
+func (g *gen) equalText(e syntax.Expr, equal bool) (*ir.Value, bool) {
+	call, ok := e.(*syntax.Call)
+	if !ok || g.info.Calls[call] == nil || g.info.Calls[call].Name != "strncmp" {
+		return nil, false
+	}
+	x, y := call.Args[0], call.Args[1]
+	if _, ok := g.info.Consts[x]; ok {
+		x, y = y, x
+	}
+	k, literal := g.info.Consts[y]
+	n, known := g.info.Consts[call.Args[2]]
+	if !literal || !k.IsString || !known || n.Int <= 0 {
+		return nil, false
+	}
+	want := append([]byte(k.Str), 0)
+	want = want[:min(int64(len(want)), n.Int)]
+	t := g.typeOf(x)
+	if !t.IsScalar() {
+		want = want[:min(len(want), t.Size)]
+		return g.equalBytes(g.beginning(x, len(want)), want, equal), true
+	}
+	if len(want) >= g.res.Config.MaxStrlen {
+		return nil, false
+	}
+	// One byte more is the zero that ends what is cut off.
+	tmp := g.b.Alloca(len(want)+1, nil, "text")
+	g.readText(tmp, g.const64(int64(len(want)+1)), g.int(g.value(x)), t.Space)
+	return g.equalBytes(tmp, want, equal), true
+}
+
 func (g *gen) strncmp(e *syntax.Call) *ir.Value {
 	x, xn := g.text(e.Args[0])
 	y, yn := g.text(e.Args[1])

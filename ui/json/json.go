@@ -88,6 +88,12 @@ func (p *Printer) Event(e runner.Event) error {
 		p.counted("attached_probes", "probes", e.Count)
 	case runner.EventLost:
 		p.lost(&e)
+	case runner.EventTest:
+		p.raw(`{"type": "test", "data": {"name": `).str([]byte(e.Text))
+		p.raw(`, "ok": `).raw(strconv.FormatBool(e.Count == 0)).raw("}}\n")
+	case runner.EventBench:
+		p.raw(`{"type": "bench", "data": {"name": `).str([]byte(e.Text))
+		p.raw(`, "ns": `).signed(int64(e.Count)).raw("}}\n")
 	case runner.EventRecord:
 		p.raw(`{"type": "value", "name": `).str([]byte(e.Text)).raw(`, "data": `)
 		if len(e.Values) > 0 {

@@ -72,6 +72,15 @@ func (p *Printer) Event(e runner.Event) error {
 		p.buf = append(p.esc(p.buf, []byte(e.Text)), '\n')
 	case object.EventSystem:
 		p.buf = append(AppendEscaped(p.buf, []byte(strings.TrimSuffix(e.Text, "\n")), false), '\n')
+	case runner.EventTest:
+		result := "ok    "
+		if e.Count > 0 {
+			result = "FAIL  "
+		}
+		p.buf = append(AppendEscaped(append(p.buf, result...), []byte(e.Text), true), '\n')
+	case runner.EventBench:
+		p.buf = AppendEscaped(p.buf, []byte(e.Text), true)
+		p.buf = fmt.Appendf(p.buf, "  %d ns\n", e.Count)
 	case runner.EventRecord:
 		p.buf = append(p.buf, e.Text...)
 		p.buf = append(p.buf, ": "...)

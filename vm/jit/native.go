@@ -92,8 +92,14 @@ func (c *code) Start(s *engine.State, fn int) error {
 	if uint(fn) >= uint(len(c.starts)) || fp < uint64(s.StackLimit) || fp > math.MaxUint32 || fp%16 != 0 || s.Base == 0 {
 		return s.CheckStart(c.program, fn)
 	}
+	bottom := uintptr(unsafe.Pointer(unsafe.SliceData(s.Stack)))
 	if s.SP == 0 {
-		s.SP = uintptr(unsafe.Pointer(unsafe.SliceData(s.Stack))) + 8*uintptr(len(s.Stack))
+		s.SP = bottom + 8*uintptr(len(s.Stack))
+	}
+	// Calls are only held against StackLimit, so all that it allows has to fit.
+	activations := (fp-uint64(s.StackLimit))/engine.FrameSize + 1
+	if 8*engine.FrameWords*activations > uint64(s.SP-bottom) {
+		return fmt.Errorf("program %s: the state has no room for %d nested calls: %w", c.program.Name, activations, engine.FaultStack)
 	}
 	s.ResumePC, s.Target, s.Fail = c.starts[fn], 0, 0
 	if s.Code != engine.Code(c) {

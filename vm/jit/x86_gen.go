@@ -13,7 +13,9 @@ import (
 // Registers: those of BPF are where the kernel's JIT has them (x86Regs).
 // Of the rest, r12 holds the host address of cage address 0, r10 the
 // engine.State, r9 the budget, r11 is scratch, and rsp points into State.Stack.
-// What a program does never writes r10 and r12; r9 is lent out, and read back
+// rbp holds the host address of what r10 points to: processors forward what was
+// stored at rbp plus a constant without even looking at the address. Where the
+// number in r10 counts, it is converted. What a program does never writes r10 and r12; r9 is lent out, and read back
 // from State.Budget, where r11 is not enough.
 //
 // Code is entered by a call to the start of a function, or to a place where a
@@ -32,6 +34,7 @@ const (
 	x86State   = r10
 	x86Budget  = r9
 	x86Scratch = r11
+	x86FP      = rbp
 )
 
 func x86Field(offset int32) x86mem { return x86mem{x86State, noReg, offset} }
@@ -55,8 +58,9 @@ type x86gen struct {
 	done      x86label   // where the outermost function returns to
 	leave     [engine.Fault + 1]x86label
 
-	fn    int
-	later []func() // emits what stands behind the function
+	fn     int
+	fpCage bool     // rbp is a cage address for a moment
+	later  []func() // emits what stands behind the function
 }
 
 // x86Generate returns the code of p.
@@ -114,6 +118,7 @@ func (g *x86gen) crossings() {
 	for r, reg := range x86Regs {
 		g.load(false, 8, reg, x86RegField(isa.Register(r)))
 	}
+	g.op64(true, opAdd, x86FP, x86Base)
 	g.ret()
 
 	for exit := engine.HostCall; exit <= engine.Fault; exit++ {
@@ -125,6 +130,7 @@ func (g *x86gen) crossings() {
 	}
 	// With r11 the address where the run goes on.
 	g.bind(g.leave[engine.Done])
+	g.op64(true, opSub, x86FP, x86Base)
 	for r, reg := range x86Regs {
 		g.store(8, x86RegField(isa.Register(r)), reg)
 	}
@@ -142,6 +148,7 @@ func (g *x86gen) crossings() {
 			g.zero(reg)
 		}
 	}
+	g.op64(true, opAdd, x86FP, x86Base)
 	g.call(g.entries[0])
 	// Behind the return of the outermost function.
 	g.bind(g.done)

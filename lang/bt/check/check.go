@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -42,12 +43,13 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 		target: t, opts: o, structs: map[string]btf.Type{}, aligns: map[btf.Type]int{}, maps: map[string]*Map{}, lacking: map[hook.Kind]bool{},
 		res: &Result{Program: p, Config: DefaultConfig()},
 	}
+	c.config(p.Config())
+	// What the caller says stands above what the script says.
 	for name, value := range o.Settings {
 		if problem := c.res.Config.Set(name, value); problem != "" {
 			c.diags.Add(&source.Diagnostic{Code: "bad-setting", Message: fmt.Sprintf("setting %s=%s: %s", name, value, problem)})
 		}
 	}
-	c.config(p.Config())
 	c.mapDecls(p.MapDecls())
 	defer c.closeBinaries()
 	c.cDecls(p.CDecls)
@@ -74,6 +76,7 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 }
 
 type checker struct {
+	asked   map[string]bool // named parameters that the script asks for
 	target  target.Target
 	opts    Options
 	res     *Result
@@ -141,7 +144,7 @@ func (c *checker) infer() {
 		c.diags = slices.Clone(before)
 		c.changed = false
 		for _, m := range c.res.Maps {
-			m.Writers = 0
+			m.Writers, m.earlier = 0, m.Value != nil
 		}
 		for i, inst := range c.res.Funcs {
 			c.instance(inst, -1-i)
@@ -180,6 +183,17 @@ func (c *checker) varKey(v *Var) string { return fmt.Sprint(c.instNo, ".", v.Ind
 
 // finish looks at what only shows once all instances are checked.
 func (c *checker) finish() {
+	for _, name := range slices.Sorted(maps.Keys(c.opts.Named)) {
+		if !c.asked[name] {
+			d := &source.Diagnostic{Code: "unknown-parameter", Message: fmt.Sprintf("the script has no parameter --%s", name)}
+			if near := source.Nearest(name, maps.Keys(c.asked)); near != "" {
+				d.Notef("did you mean --%s?", near)
+			} else {
+				d.Notef("a script asks for it by getopt(%q)", name)
+			}
+			c.diags.Add(d)
+		}
+	}
 	for _, m := range c.res.Maps {
 		if m.Value == nil && !c.diags.HasErrors() {
 			c.errorf(m.Span, "undefined-map", "%s is read but nothing is ever put into it", m.Name).
@@ -234,5 +248,6 @@ func newInfo() *Info {
 		Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}, Vars: map[*syntax.Var]*Var{},
 		Loops: map[*syntax.For]*Loop{}, Maps: map[*syntax.Map]*Map{}, Fields: map[syntax.Expr]*Selection{},
 		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{}, Funcs: map[*syntax.Call]*Instance{},
+		UserAddrs: map[*syntax.Call]UserAddr{}, PrintedArgs: map[syntax.Expr]*syntax.Record{},
 	}
 }

@@ -100,6 +100,9 @@ func (c *checker) exprType(e syntax.Expr) *Type {
 		return c.incDec(e)
 	case *syntax.Binary:
 		xt, yt := c.expr(e.X), c.expr(e.Y)
+		if text, ok := c.paramTail(e); ok && xt.Kind == String {
+			return c.str(e, text)
+		}
 		if xt.Kind == Invalid || yt.Kind == Invalid {
 			return tInvalid
 		}
@@ -318,23 +321,6 @@ func pointeeSpace(space Space) Space {
 func (c *checker) address(e *syntax.Unary) *Type {
 	// The parser lets no other operand through.
 	return &Type{Kind: Pointer, Size: 8, Elem: c.expr(e.X), Space: OwnSpace}
-}
-
-// spaceOf is the space that a field expression lies in.
-func (c *checker) spaceOf(e syntax.Expr) Space {
-	switch e := e.(type) {
-	case *syntax.Field:
-		t := c.info.Types[e.X]
-		if t != nil {
-			return t.Space
-		}
-	case *syntax.Index:
-		t := c.info.Types[e.X]
-		if t != nil {
-			return t.Space
-		}
-	}
-	return KernelSpace
 }
 
 func (c *checker) incDec(e *syntax.IncDec) *Type {
@@ -659,6 +645,10 @@ func (c *checker) cast(e *syntax.Cast) *Type {
 		if xt.isInt() || xt.Kind == Array {
 			n := *t
 			n.Space = OwnSpace
+			if n.Len == 0 {
+				n.Len = xt.Size / max(n.Elem.Size, 1)
+				n.Size = n.Len * n.Elem.Size
+			}
 			return &n
 		}
 	case String:

@@ -32,7 +32,7 @@ var modes = map[string]bool{
 // hookNames are builtins that only the program of a probe has: functions are
 // called from several.
 var hookNames = map[string]bool{
-	"args": true, "retval": true, "func": true, "probe": true, "probetype": true, "ctx": true, "kstack": true, "ustack": true,
+	"args": true, "retval": true, "usermode": true, "func": true, "probe": true, "probetype": true, "ctx": true, "kstack": true, "ustack": true,
 }
 
 // inFunction refuses what only the program of a probe has.
@@ -53,6 +53,9 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 	if t := builtins[name]; t != nil {
 		if name == "cpid" && !c.opts.HasCommand {
 			c.errorf(e.Loc, "no-command", "cpid is the process of the command given by -c, and there is none")
+			return tInvalid
+		}
+		if name == "usermode" && !c.hasRegisters(e.Loc) {
 			return tInvalid
 		}
 		use(0)

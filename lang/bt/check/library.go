@@ -77,8 +77,8 @@ func init() {
 		&Function{Name: "is_unsigned_integer", Min: 1, Max: 1, check: isKind(func(t *Type) bool { return t.Kind == Int && !t.Signed })},
 		&Function{Name: "is_array", Min: 1, Max: 1, check: isKind(func(t *Type) bool { return t.Kind == Array })},
 		&Function{Name: "is_literal", Min: 1, Max: 1, check: checkIsLiteral},
-		&Function{Name: "pid", Min: 1, Max: 1, check: checkPID},
-		&Function{Name: "tid", Min: 1, Max: 1, check: checkPID},
+		&Function{Name: "pid", Min: 0, Max: 1, check: checkPID},
+		&Function{Name: "tid", Min: 0, Max: 1, check: checkPID},
 		&Function{Name: "ppid", Min: 1, Max: 1, check: checkTask(tUint32)},
 		&Function{Name: "pcomm", Min: 1, Max: 1, check: checkTask(stringType(16))},
 	)
@@ -465,6 +465,10 @@ func checkGetopt(c *checker, e *syntax.Call, args []*Type) *Type {
 	if len(args) == 3 {
 		c.wantString(e, 2)
 	}
+	if c.asked == nil {
+		c.asked = map[string]bool{}
+	}
+	c.asked[name] = true
 	given, has := c.opts.Named[name]
 	if len(args) == 1 || args[1].Kind == Bool {
 		value := int64(0)
@@ -550,12 +554,7 @@ func checkIsLiteral(c *checker, e *syntax.Call, _ []*Type) *Type {
 }
 
 func checkPID(c *checker, e *syntax.Call, args []*Type) *Type {
-	if args[0].Kind == Invalid {
-		return args[0]
-	}
-	if args[0].Kind != Mode || args[0].Mode != "curr_ns" && args[0].Mode != "init" {
-		c.errorf(e.Args[0].Span(), "bad-argument", "%s takes curr_ns or init", e.Func.Text).
-			Suggest(source.Nearest(e.Args[0].Span().Text(), slices.Values([]string{"curr_ns", "init"})))
+	if len(args) == 1 && !c.pidMode(e, args[0]) {
 		return tInvalid
 	}
 	return tUint32

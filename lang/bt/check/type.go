@@ -280,7 +280,12 @@ var kindNames = map[Kind]string{
 }
 
 func structName(t btf.Type) string {
-	switch t := t.(type) {
+	switch t := btf.UnderlyingType(t).(type) {
+	case *btf.Fwd:
+		if t.Kind == btf.FwdUnion {
+			return "union " + t.Name
+		}
+		return "struct " + t.Name
 	case *btf.Struct:
 		if t.Name == "" {
 			return "struct"
@@ -407,7 +412,12 @@ func join(a, b *Type) *Type {
 		}
 		return b
 	case a.Kind == Pointer && b.Kind == Pointer:
-		return &Type{Kind: Pointer, Size: 8, Space: max(a.Space, b.Space)}
+		j := &Type{Kind: Pointer, Size: 8, Space: max(a.Space, b.Space)}
+		if x, y := a.Elem, b.Elem; x != nil && y != nil && x.Kind == Int && y.Kind == Int && x.Size == y.Size {
+			// Of a map's value, whose sign may change from round to round.
+			j.Elem = intType(x.Size, x.Signed || y.Signed)
+		}
+		return j
 	case a.Kind == Pointer && b.isInt(), a.isInt() && b.Kind == Pointer:
 		// Null and addresses as numbers.
 		if a.Kind == Pointer {
