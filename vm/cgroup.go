@@ -74,11 +74,13 @@ func init() {
 	contextFields["bpf_sysctl"] = fieldsOf("write file_pos")
 	contextFields["bpf_sock_addr"] = []ContextField{
 		u32("user_family", 0, 1), u32("user_ip4", 4, 1), u32("user_ip6", 8, 4), u32("user_port", 24, 1), u32("family", 28, 1),
-		u32("type", 32, 1), u32("protocol", 36, 1), u32("msg_src_ip4", 40, 1), u32("msg_src_ip6", 44, 4), {"sk", 64, 8, 1},
+		u32("type", 32, 1), u32("protocol", 36, 1), u32("msg_src_ip4", 40, 1), u32("msg_src_ip6", 44, 4),
+		{"sk", 64, 8, 1},
 	}
 	contextFields["bpf_sockopt"] = []ContextField{u32("level", 24, 1), u32("optname", 28, 1), u32("optlen", sockoptLen, 1), u32("retval", sockoptRetval, 1)}
 	contextFields["bpf_sk_lookup"] = []ContextField{
-		{"sk", 0, 8, 1}, u32("family", 8, 1), u32("protocol", 12, 1), u32("remote_ip4", 16, 1), u32("remote_ip6", 20, 4), u32("remote_port", 36, 1),
+		{"sk", 0, 8, 1},
+		u32("family", 8, 1), u32("protocol", 12, 1), u32("remote_ip4", 16, 1), u32("remote_ip6", 20, 4), u32("remote_port", 36, 1),
 		u32("local_ip4", 40, 1), u32("local_ip6", 44, 4), u32("local_port", 60, 1), u32("ingress_ifindex", 64, 1),
 	}
 }

@@ -130,7 +130,7 @@ func (vm *VM) programOf(c engine.Code) *Program { return (*vm.byCode.Load())[c] 
 // size, like a struct with the fields of __sk_buff or xdp_md. For types that
 // have no fixed one it is what the program will see: the arguments of a
 // tracepoint, the registers of a probe. CPU chooses the virtual processor with
-// the number if Flags is 1 (BPF_F_TEST_RUN_ON_CPU).
+// the number if Flags is 1 (BPF_F_TEST_RUN_ON_CPU). Reset is not called.
 type RunOptions = ebpf.RunOptions
 
 // A Result is what a run left.
@@ -220,9 +220,6 @@ func (p *Program) RunContext(ctx context.Context, opts *RunOptions) (Result, err
 			return Result{}, err
 		}
 		res.R0, res.Return = v, uint32(v)
-		if opts.Reset != nil {
-			opts.Reset()
-		}
 	}
 	res.Duration = time.Since(start) / time.Duration(res.Runs)
 	p.kind.finish(r, &in, &res)
