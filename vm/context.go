@@ -56,13 +56,13 @@ const (
 
 var native = binary.NativeEndian
 
-// contextWords is the run's context for reading and writing.
+// ctxField is the run's context from an offset on, eight bytes at least.
 func (r *run) ctxField(off int) []byte { return r.contextBytes(off + 8)[off:] }
 
 func (r *run) setField(off int, v uint32) { native.PutUint32(r.ctxField(off), v) }
 func (r *run) getField(off int) uint32    { return native.Uint32(r.ctxField(off)) }
 
-// sync copies where the packet lies into the program's context.
+// syncPacket copies where the packet lies into the program's context.
 func (r *run) syncPacket() {
 	k := &r.packet
 	data, end, meta := xdpData, xdpDataEnd, xdpDataMeta
@@ -210,7 +210,6 @@ func packetType(data []byte) uint32 {
 func isL2(t abi.ProgType) bool { return t == abi.ProgSchedCls || t == abi.ProgSchedAct }
 
 func finishSKB(r *run, in *input, res *Result) {
-	k := &r.packet
 	if isL2(r.prog.typ) {
 		res.Data = append([]byte(nil), r.payload()...)
 	} else {
@@ -224,7 +223,6 @@ func finishSKB(r *run, in *input, res *Result) {
 	for _, f := range [][2]int{{skbMark, 4}, {skbPriority, 4}, {skbIngress, 4}, {skbIfindex, 4}, {skbTstamp, 8}, {skbCB, 20}, {skbWireLen, 4}, {skbGSOSegs, 4}, {skbHwtstamp, 8}} {
 		copy(skb[f[0]:][:f[1]], from[f[0]:])
 	}
-	_ = k
 	res.Context = skb
 }
 

@@ -12,8 +12,7 @@ import (
 type generator struct {
 	r     *rand.Rand
 	insns []isa.Instruction
-	sub   bool // it is a function, with neither context nor packet
-	subs  []int
+	sub   bool  // it is a function, with neither context nor packet
 	calls []int // indices of local calls to be linked, by function
 	want  []int
 	depth int

@@ -176,24 +176,16 @@ func (t *hashTable) push(e uint32) {
 
 // pop takes an unused element; 0 when there is none.
 func (t *hashTable) pop() uint32 {
-	for {
-		head := t.free.Load()
-		e := uint32(head)
-		if e == 0 {
-			break
-		}
-		c, i := t.at(e)
-		if t.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(c.elems[i].next.Load())) {
-			return e
-		}
+	if e := t.popFree(); e != 0 {
+		return e
 	}
 	if t.prealloc {
 		return 0
 	}
 	t.growMu.Lock()
 	defer t.growMu.Unlock()
-	if e := uint32(t.free.Load()); e != 0 {
-		return t.popLocked()
+	if e := t.popFree(); e != 0 {
+		return e // that was given back meanwhile
 	}
 	n := t.grown.Load()
 	if n&(t.perChunk-1) == 0 {
@@ -206,7 +198,8 @@ func (t *hashTable) pop() uint32 {
 	return n + 1
 }
 
-func (t *hashTable) popLocked() uint32 {
+// popFree takes an element off the free list.
+func (t *hashTable) popFree() uint32 {
 	for {
 		head := t.free.Load()
 		e := uint32(head)

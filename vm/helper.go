@@ -144,6 +144,9 @@ func mapUpdate(r *run) uint64 {
 	if !ok {
 		return r.badMemory(3)
 	}
+	if r.held != nil {
+		return r.giveUp(fmt.Errorf("a map is changed while a lock is held"))
+	}
 	return m.table.update(r.cpu, key, value, r.arg(4)).result()
 }
 

@@ -506,18 +506,16 @@ func (r *run) format(format string, args []uint64) (string, Errno) {
 		case 's':
 			text = r.stringAt(v, false)
 		case 'p':
-			user := false
 			switch {
 			case strings.HasPrefix(format[i+1:], "ks"):
 				text, i = r.stringAt(v, false), i+2
 			case strings.HasPrefix(format[i+1:], "us"):
-				text, i, user = r.stringAt(v, true), i+2, true
+				text, i = r.stringAt(v, true), i+2
 			case strings.HasPrefix(format[i+1:], "x"), strings.HasPrefix(format[i+1:], "K"):
 				text, i = fmt.Sprintf("%016x", v), i+1
 			default:
 				text = fmt.Sprintf("%016x", v)
 			}
-			_ = user
 		default:
 			return "", EINVAL
 		}

@@ -247,7 +247,7 @@ func fromTo(sum uint32) uint16 {
 	return uint16(sum&0xffff + sum>>16)
 }
 
-// resizePacket moves the packet within its block so that it has at least front
+// roomForPacket moves the packet within its block so that it has at least front
 // bytes of room before it and back behind it.
 func (r *run) roomForPacket(front, back int) bool {
 	k := &r.packet

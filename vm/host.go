@@ -1,8 +1,7 @@
 package vm
 
 import (
-	"crypto/rand"
-	"encoding/binary"
+	"math/rand/v2"
 	"os"
 	"time"
 )
@@ -62,11 +61,7 @@ func (h Host) filled() Host {
 		h.TAI = func() uint64 { return uint64(time.Now().UnixNano()) + 37e9 } // leap seconds since 2017
 	}
 	if h.Random == nil {
-		h.Random = func() uint32 {
-			var b [4]byte
-			_, _ = rand.Read(b[:])
-			return binary.NativeEndian.Uint32(b[:])
-		}
+		h.Random = rand.Uint32
 	}
 	if h.Process == nil {
 		p := Process{PID: uint32(os.Getpid()), TGID: uint32(os.Getpid()), UID: uint32(max(0, os.Getuid())), GID: uint32(max(0, os.Getgid()))}

@@ -362,8 +362,6 @@ func (v *Variable) Set(in any) error {
 	return nil
 }
 
-var errNoObject = errors.New("a map or a program of this vm")
-
 // isNil reports whether v is nil, or a nil pointer.
 func isNil(v any) bool {
 	rv := reflect.ValueOf(v)

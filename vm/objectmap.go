@@ -250,6 +250,7 @@ func (t innerHash) put(key []byte, value any, flags uint64) error {
 type progTable struct {
 	m     *Map
 	slots []atomic.Pointer[Program]
+	typed atomic.Uint64 // one more than the type of its programs; 0 before the first
 }
 
 func newProgArray(m *Map) (table, error) {
@@ -317,9 +318,8 @@ func (t *progTable) put(key []byte, value any, flags uint64) error {
 		return fmt.Errorf("program %s: %w", p.name, ErrClosed)
 	}
 	// All programs of an array are of one type (bpf_prog_map_compatible).
-	if t.m.extra == 0 {
-		t.m.extra = uint64(p.typ) + 1
-	} else if t.m.extra != uint64(p.typ)+1 {
+	t.typed.CompareAndSwap(0, uint64(p.typ)+1)
+	if t.typed.Load() != uint64(p.typ)+1 {
 		p.Close()
 		return fmt.Errorf("program %s is of another type than the others in map %s: %w", p.name, t.m.name, EINVAL)
 	}

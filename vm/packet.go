@@ -21,7 +21,7 @@ type packet struct {
 // maxPacket is the largest packet that a run takes.
 const maxPacket = 1 << 20
 
-// put places a packet with room before and behind it.
+// putPacket places a packet with room before and behind it.
 func (r *run) putPacket(data []byte, headroom, tailroom int) error {
 	k := &r.packet
 	if len(data) > maxPacket {

@@ -102,13 +102,13 @@ func (vm *VM) addProgram(p *Program) error {
 func (vm *VM) removeProgram(p *Program) {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	delete(vm.open, p)
-	// Its code can still be found until the last run is over.
-	vm.later = append(vm.later, deferred{vm.epoch.Add(1), func() {
+	// It can be found until the last run that may be in it is over.
+	vm.deferDo(func() {
 		vm.mu.Lock()
 		defer vm.mu.Unlock()
+		delete(vm.open, p)
 		vm.storePrograms()
-	}})
+	})
 }
 
 // storePrograms publishes the index of programs by their code.
@@ -130,7 +130,7 @@ func (vm *VM) programOf(c engine.Code) *Program { return (*vm.byCode.Load())[c] 
 // size, like a struct with the fields of __sk_buff or xdp_md. For types that
 // have no fixed one it is what the program will see: the arguments of a
 // tracepoint, the registers of a probe. CPU chooses the virtual processor with
-// the number if Flags is 1 (BPF_F_TEST_RUN_ON_CPU).
+// the number if Flags is 1 (BPF_F_TEST_RUN_ON_CPU). Reset is not called.
 type RunOptions = ebpf.RunOptions
 
 // A Result is what a run left.
@@ -200,7 +200,7 @@ func (p *Program) RunContext(ctx context.Context, opts *RunOptions) (Result, err
 		return Result{}, err
 	}
 	defer r.release()
-	r.redirect = Redirect{}
+	r.redirect, r.retval = Redirect{}, 0
 	in := input{data: opts.Data}
 	if opts.Context != nil {
 		if in.context, err = contextBytes(opts.Context); err != nil {
@@ -220,9 +220,6 @@ func (p *Program) RunContext(ctx context.Context, opts *RunOptions) (Result, err
 			return Result{}, err
 		}
 		res.R0, res.Return = v, uint32(v)
-		if opts.Reset != nil {
-			opts.Reset()
-		}
 	}
 	res.Duration = time.Since(start) / time.Duration(res.Runs)
 	p.kind.finish(r, &in, &res)

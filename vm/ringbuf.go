@@ -242,9 +242,7 @@ func (r *Reader) ReadInto(rec *Record) error {
 			if d <= 0 {
 				return fmt.Errorf("map %s: %w", r.m.name, os.ErrDeadlineExceeded)
 			}
-			timer := time.NewTimer(d)
-			defer timer.Stop()
-			timeout = timer.C
+			timeout = time.After(d)
 		}
 		select {
 		case _, open := <-r.signal.ch:
@@ -433,7 +431,7 @@ func (t *perfTable) pull(rec *Record) bool {
 		if len(q.records) > 0 {
 			t.rotate = cpu // this one until it is empty
 			rec.RawSample = append(rec.RawSample[:0], q.records[0]...)
-			q.bytes -= len(q.records[0])
+			q.bytes -= len(q.records[0]) + ringHeader
 			q.records = q.records[1:]
 			return true
 		}
@@ -459,7 +457,7 @@ func (t *perfTable) output(cpu int, parts ...[]byte) Errno {
 		return ENOSPC
 	}
 	q.records = append(q.records, data)
-	q.bytes += len(data)
+	q.bytes += len(data) + ringHeader
 	t.reader.notify()
 	return 0
 }

@@ -46,6 +46,7 @@ type run struct {
 	held      *spinLock
 	owned     []owned // what a cancelled run must give back
 	redirect  Redirect
+	retval    int32  // bpf_get_retval
 	timer     *timer // whose callback runs
 	dynptrs   dynptrs
 	iters     numIters
@@ -75,7 +76,7 @@ func newRun(vm *VM, cpu int) (*run, error) {
 
 // hint spreads goroutines over processors: each has a stack of its own.
 func hint(place *byte) uint {
-	return uint(uintptr(unsafe.Pointer(place)) >> 11 * 0x9e3779b1 >> 8)
+	return uint(uintptr(unsafe.Pointer(place))>>11) * 0x9e3779b1
 }
 
 // try makes the processor the caller's if it is idle.
@@ -92,7 +93,7 @@ func (r *run) release() {
 		vm.wake.Broadcast()
 		vm.idle.Unlock()
 	}
-	if vm.epoch.Load() != 0 {
+	if vm.pending.Load() != 0 {
 		vm.settle()
 	}
 }

@@ -61,6 +61,7 @@ type VM struct {
 	maps    atomic.Pointer[[]*Map] // by handle
 	handles uint32                 // the address of the first handle
 	later   []deferred
+	pending atomic.Int32 // how many there are in later
 	open    map[*Program]bool
 	byCode  atomic.Pointer[map[engine.Code]*Program]
 	closed  bool
@@ -233,9 +234,15 @@ func (vm *VM) afterRuns(do func()) {
 		vm.mu.Unlock()
 		return
 	}
-	vm.later = append(vm.later, deferred{vm.epoch.Add(1), do})
+	vm.deferDo(do)
 	vm.mu.Unlock()
 	vm.settle()
+}
+
+// deferDo puts something off, with the lock held.
+func (vm *VM) deferDo(do func()) {
+	vm.later = append(vm.later, deferred{vm.epoch.Add(1), do})
+	vm.pending.Store(int32(len(vm.later)))
 }
 
 // settle does what was deferred and may be done now.
@@ -259,6 +266,7 @@ func (vm *VM) settle() {
 		}
 		return false
 	})
+	vm.pending.Store(int32(len(vm.later)))
 	vm.mu.Unlock()
 	for _, do := range ready {
 		do()
@@ -276,9 +284,14 @@ func (vm *VM) acquire(ctx context.Context, cpu int) (*run, error) {
 				return r, nil
 			}
 		} else {
-			for i := range vm.runs {
-				if r := vm.runs[(first+uint(i))%uint(len(vm.runs))]; r.try() {
+			n := uint(len(vm.runs))
+			at := uint(uint64(uint32(first)) * uint64(n) >> 32) // first modulo n, as it were
+			for range vm.runs {
+				if r := vm.runs[at]; r.try() {
 					return r, nil
+				}
+				if at++; at == n {
+					at = 0
 				}
 			}
 		}

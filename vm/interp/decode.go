@@ -99,7 +99,7 @@ const (
 	opStoreK16
 	opStoreK32
 	opStoreK64
-	opAtomic // src2 is the operation, see atomic.go
+	opAtomic // imm is the operation, see atomic.go
 
 	opJmp
 	opJEqR
@@ -158,6 +158,8 @@ const (
 	opCallCPU
 	opPacketAbs
 	opPacketInd
+
+	opSpent // no instruction: the budget is used up
 )
 
 // An insn is an instruction made ready. Registers are byte offsets into
@@ -274,7 +276,9 @@ func decodeJump(out *insn, p *engine.Program, i int, fromReg op) {
 		out.op = opExit
 	case isa.CallOp:
 		if in.Src == isa.CallPseudo {
-			out.op, out.imm = opCallLocal, int64(p.Target(i))
+			// Where the function starts, and what its entry costs.
+			fn := p.Target(i)
+			out.op, out.imm, out.off = opCallLocal, int64(p.Funcs[fn]), int32(p.EntryCost(fn))
 			break
 		}
 		out.op = map[engine.CallKind]op{

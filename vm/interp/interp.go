@@ -147,12 +147,11 @@ func (e *Engine) Run(s *engine.State) engine.Exit {
 	return s.Exit
 }
 
+// run executes what straight cannot, and goes on with it.
 func (e *Engine) run(s *engine.State, c *code) engine.Exit {
-	// ip stays within c.insns because engine.New checked every jump.
 	first := unsafe.Pointer(unsafe.SliceData(c.insns))
 	ip := unsafe.Add(first, s.ResumePC*next)
 	r := unsafe.Pointer(&s.Regs)
-	m := e.memory
 	if s.Fail != 0 { // a packet access failed: the function returns 0
 		s.Fail = 0
 		s.Regs[0] = 0
@@ -161,6 +160,77 @@ func (e *Engine) run(s *engine.State, c *code) engine.Exit {
 	if s.Budget < 0 {
 		return engine.Budget
 	}
+	for {
+		var why op
+		ip, why = straight(s, e.memory, first, c.number, ip)
+		in := (*insn)(unsafe.Add(ip, -int(next))) // which straight stopped behind
+		switch why {
+		case opSpent:
+			s.ResumePC = index(first, ip)
+			return engine.Budget
+		case opAtomic:
+			if !doAtomic(e.memory, r, in) {
+				s.Arg = uint32(engine.FaultAlign)
+				return leave(s, first, ip, engine.Fault)
+			}
+		case opCallLocal: // which straight refused
+			s.Arg = uint32(engine.FaultStack)
+			return leave(s, first, ip, engine.Fault)
+		case opExit:
+			frame := (*[engine.FrameWords]uint64)(s.Stack[s.SP:])
+			back := frame[frameReturn]
+			s.SP += engine.FrameWords
+			if back == toHost {
+				if s.SP == uintptr(len(s.Stack)) {
+					s.SP = 0
+				}
+				return engine.Done
+			}
+			restore(s, frame)
+			// A tail call went elsewhere.
+			c = (*e.codes.Load())[frame[frameCode]]
+			s.Code = c
+			first = unsafe.Pointer(unsafe.SliceData(c.insns))
+			ip = unsafe.Add(first, uintptr(back)*next)
+		case opCallHost:
+			s.Arg = uint32(in.imm)
+			return leave(s, first, ip, engine.HostCall)
+		case opCallTail:
+			s.Arg = uint32(in.imm)
+			return leave(s, first, ip, engine.TailCall)
+		case opCallArray, opCallPerCPUArray:
+			call := &c.program.Calls[in.imm]
+			s.Regs[0] = 0
+			if k := e.memory.load32(s.Regs[2], 0); k < call.Count {
+				s.Regs[0] = uint64(call.Base + k*call.Size)
+				if why == opCallPerCPUArray {
+					s.Regs[0] += uint64(s.CPU * call.Stride)
+				}
+			}
+		case opPacketAbs:
+			s.Regs[0] = uint64(in.imm)
+			s.Arg = uint32(in.size)
+			return leave(s, first, ip, engine.Packet)
+		case opPacketInd:
+			s.Regs[0] = uint64(int64(int32(uint32(*reg(r, in.src)) + uint32(in.imm))))
+			s.Arg = uint32(in.size)
+			return leave(s, first, ip, engine.Packet)
+		}
+	}
+}
+
+// restore gives the caller of a function that ends its registers back.
+func restore(s *engine.State, frame *[engine.FrameWords]uint64) {
+	s.Regs[6], s.Regs[7], s.Regs[8], s.Regs[9] = frame[frameR6], frame[frameR6+1], frame[frameR6+2], frame[frameR6+3]
+	s.Regs[10] += engine.FrameSize
+}
+
+// straight runs from ip until an instruction that takes more than it can do, or
+// until the budget is spent; it returns what follows that instruction. It calls
+// nothing: so the compiler keeps everything in registers over the switch.
+func straight(s *engine.State, m memory, first unsafe.Pointer, number uint64, ip unsafe.Pointer) (unsafe.Pointer, op) {
+	// ip stays within the program because engine.New checked every jump.
+	r := unsafe.Pointer(&s.Regs)
 	for {
 		in := (*insn)(ip)
 		ip = unsafe.Add(ip, next)
@@ -330,11 +400,6 @@ func (e *Engine) run(s *engine.State, c *code) engine.Exit {
 			m.store32(*reg(r, in.dst), in.off, uint32(in.imm))
 		case opStoreK64:
 			m.store64(*reg(r, in.dst), in.off, uint64(in.imm))
-		case opAtomic:
-			if !doAtomic(m, r, in) {
-				s.Arg = uint32(engine.FaultAlign)
-				return leave(s, first, ip, engine.Fault)
-			}
 		case opJmp:
 			goto jump
 		case opJEqR:
@@ -520,51 +585,31 @@ func (e *Engine) run(s *engine.State, c *code) engine.Exit {
 			s.Stack[s.SP+frameLoops]++
 		case opCallLocal:
 			sp := s.SP - engine.FrameWords
-			if s.SP <= engine.FrameWords || s.Regs[10] < uint64(s.StackLimit)+engine.FrameSize {
-				s.Arg = uint32(engine.FaultStack)
-				return leave(s, first, ip, engine.Fault)
+			if s.SP <= engine.FrameWords || s.SP > uintptr(len(s.Stack)) || s.Regs[10] < uint64(s.StackLimit)+engine.FrameSize {
+				return ip, opCallLocal
 			}
-			frame := (*[engine.FrameWords]uint64)(s.Stack[sp:])
+			frame := (*[engine.FrameWords]uint64)(unsafe.Pointer(&s.Stack[sp]))
 			frame[frameReturn] = uint64(index(first, ip))
 			frame[frameR6], frame[frameR6+1], frame[frameR6+2], frame[frameR6+3] = s.Regs[6], s.Regs[7], s.Regs[8], s.Regs[9]
-			frame[frameLoops], frame[frameCode] = 0, c.number
+			frame[frameLoops], frame[frameCode] = 0, number
 			s.SP = sp
 			s.Regs[10] -= engine.FrameSize
-			ip = unsafe.Add(first, uintptr(c.program.Funcs[in.imm])*next)
-			if s.Budget -= int64(c.program.EntryCost(int(in.imm))); s.Budget < 0 {
-				s.ResumePC = index(first, ip)
-				return engine.Budget
+			ip = unsafe.Add(first, uintptr(in.imm)*next)
+			if s.Budget -= int64(in.off); s.Budget < 0 {
+				return ip, opSpent
 			}
 		case opExit:
-			goto exit
-		case opCallHost:
-			s.Arg = uint32(in.imm)
-			return leave(s, first, ip, engine.HostCall)
-		case opCallTail:
-			s.Arg = uint32(in.imm)
-			return leave(s, first, ip, engine.TailCall)
-		case opCallArray:
-			call := &c.program.Calls[in.imm]
-			s.Regs[0] = 0
-			if k := m.load32(s.Regs[2], 0); k < call.Count {
-				s.Regs[0] = uint64(call.Base + k*call.Size)
+			frame := (*[engine.FrameWords]uint64)(unsafe.Pointer(&s.Stack[s.SP]))
+			if frame[frameCode] != number { // to the host, or to another program
+				return ip, opExit
 			}
-		case opCallPerCPUArray:
-			call := &c.program.Calls[in.imm]
-			s.Regs[0] = 0
-			if k := m.load32(s.Regs[2], 0); k < call.Count {
-				s.Regs[0] = uint64(call.Base + s.CPU*call.Stride + k*call.Size)
-			}
+			s.SP += engine.FrameWords
+			restore(s, frame)
+			ip = unsafe.Add(first, uintptr(frame[frameReturn])*next)
 		case opCallCPU:
 			s.Regs[0] = uint64(s.CPU)
-		case opPacketAbs:
-			s.Regs[0] = uint64(in.imm)
-			s.Arg = uint32(in.size)
-			return leave(s, first, ip, engine.Packet)
-		case opPacketInd:
-			s.Regs[0] = uint64(int64(int32(uint32(*reg(r, in.src)) + uint32(in.imm))))
-			s.Arg = uint32(in.size)
-			return leave(s, first, ip, engine.Packet)
+		default:
+			return ip, in.op
 		}
 		continue
 
@@ -573,30 +618,9 @@ func (e *Engine) run(s *engine.State, c *code) engine.Exit {
 		if in.off < 0 {
 			// From the target up to the jump, both included.
 			if s.Budget += int64(in.off); s.Budget < 0 {
-				s.ResumePC = index(first, ip)
-				return engine.Budget
+				return ip, opSpent
 			}
 		}
-		continue
-
-	exit:
-		frame := (*[engine.FrameWords]uint64)(s.Stack[s.SP:])
-		back := frame[frameReturn]
-		s.SP += engine.FrameWords
-		if back == toHost {
-			if s.SP == uintptr(len(s.Stack)) {
-				s.SP = 0
-			}
-			return engine.Done
-		}
-		s.Regs[6], s.Regs[7], s.Regs[8], s.Regs[9] = frame[frameR6], frame[frameR6+1], frame[frameR6+2], frame[frameR6+3]
-		s.Regs[10] += engine.FrameSize
-		if frame[frameCode] != c.number { // a tail call went elsewhere
-			c = (*e.codes.Load())[frame[frameCode]]
-			s.Code = c
-			first = unsafe.Pointer(unsafe.SliceData(c.insns))
-		}
-		ip = unsafe.Add(first, uintptr(back)*next)
 	}
 }
 
