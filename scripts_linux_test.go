@@ -30,7 +30,7 @@ var (
 )
 
 // maxFailed is how many scripts may fail before a test has seen enough.
-const maxFailed = 500
+const maxFailed = 5
 
 // guestScripts is how many random scripts a guest loads.
 const guestScripts = 40

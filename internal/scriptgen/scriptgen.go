@@ -14,7 +14,7 @@ type Options struct {
 	Depth      int // of nested statements and expressions
 	// Kinds are the kinds of probes besides those that every kernel has:
 	// "kprobe", "fentry", "perf" (registers of a sample); "write" is for
-	// write_user, which a kernel may be built without.
+	// write_user and "inject" for override, which a kernel may be built without.
 	Kinds []string
 	// Binary is a Go program for probes of user space, "" for none.
 	Binary string
@@ -102,6 +102,9 @@ func (o *Options) available() []probe {
 			p.has |= hooked
 			if slices.Contains(o.Kinds, "write") {
 				p.has |= writing
+			}
+			if slices.Contains(o.Kinds, "inject") && p.has&kprobeOnly != 0 {
+				p.has |= injected
 			}
 			list = append(list, p)
 		}
@@ -284,7 +287,7 @@ func (g *gen) statement(indent, depth int) {
 		if v, ok := g.variable(integer); ok {
 			switch g.n(3) {
 			case 0:
-				g.line(indent, "%s %s %s;", v, g.pick("+=", "-=", "*=", "&=", "|=", "^="), g.integer(depth))
+				g.line(indent, "%s %s %s;", v, g.pick("+=", "-=", "*=", "&=", "|=", "^="), g.operand(depth))
 			case 1:
 				g.line(indent, "%s%s;", v, g.pick("++", "--"))
 			case 2:
@@ -292,7 +295,7 @@ func (g *gen) statement(indent, depth int) {
 			}
 			return
 		}
-		g.line(indent, "@n = %s;", g.integer(depth))
+		g.line(indent, "@n %s %s;", g.pick("=", "+=", "-=", "*=", "&=", "|=", "^="), g.operand(depth))
 	case 2: // put into a map
 		m := maps[g.n(len(maps))]
 		g.line(indent, "%s%s = %s;", m.name, g.key(m.key, depth), g.expr(m.value, depth))

@@ -627,3 +627,6 @@ func itoa(n int) string {
 	}
 	return string(b)
 }
+
+// FunctionNames lists the functions of the language.
+func FunctionNames() []string { return slices.Sorted(maps.Keys(functions)) }
