@@ -119,7 +119,7 @@ type State struct {
 	// Scratch are words for generated code that runs out of registers.
 	Scratch [2]uint64
 
-	// Code is what runs, as set by Start and Tail.
+	// Code is what runs: its Program is the one that Arg and PC are about.
 	Code Code
 	// Stack holds return addresses and saved registers.
 	Stack []uint64

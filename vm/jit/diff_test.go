@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -55,6 +56,7 @@ func newWorld(t testing.TB, eng engine.Engine, c *cage.Cage) *world {
 	w.s.Base = uintptr(c.Base())
 	w.s.StackLimit = stackTop - (stackDepth-1)*engine.FrameSize
 	w.s.CPU = 1
+	t.Cleanup(func() { w.compile(t, engine.Options{}) }) // closes what there is
 	return w
 }
 
@@ -95,6 +97,7 @@ func (w *world) note(exit engine.Exit) {
 		return
 	}
 	w.log = append(w.log, s.Regs[1:]...)
+	w.log = append(w.log, uint64(slices.Index(w.codes, s.Code)))
 	if exit != engine.Budget {
 		w.log = append(w.log, uint64(s.Arg), uint64(s.PC))
 	}

@@ -55,6 +55,7 @@ type x86gen struct {
 	starts    []x86label // of each function, for the host
 	restore   x86label   // called where a run goes on
 	retpoline x86label   // goes to r11
+	spin      x86label   // where a mispredicted retpoline ends
 	done      x86label   // where the outermost function returns to
 	leave     [engine.Fault + 1]x86label
 
@@ -98,7 +99,7 @@ func (g *x86gen) program() {
 		g.entries = append(g.entries, g.label())
 		g.starts = append(g.starts, g.label())
 	}
-	g.restore, g.retpoline, g.done = g.label(), g.label(), g.label()
+	g.restore, g.retpoline, g.spin, g.done = g.label(), g.label(), g.label(), g.label()
 	for e := range g.leave {
 		g.leave[e] = g.label()
 	}
@@ -159,12 +160,12 @@ func (g *x86gen) crossings() {
 	g.ret()
 
 	g.bind(g.retpoline)
-	set, spin := g.label(), g.label()
+	set := g.label()
 	g.call(set)
-	g.bind(spin)
+	g.bind(g.spin)
 	g.pause()
 	g.lfence()
-	g.jmp(spin)
+	g.jmp(g.spin)
 	g.bind(set)
 	g.store(8, x86mem{rsp, noReg, 0}, x86Scratch)
 	g.ret()
@@ -284,7 +285,7 @@ func (g *x86gen) fault(i int, class engine.FaultClass, undo func()) x86label {
 		}
 		g.storeImm(4, x86Field(engine.OffsetPC), int32(i))
 		g.storeImm(4, x86Field(engine.OffsetArg), int32(class))
-		g.zero(x86Scratch)
+		g.leaLabel(x86Scratch, g.spin) // which only says whose fault it is
 		g.jmp(g.leave[engine.Fault])
 	})
 	return l
