@@ -299,7 +299,7 @@ func (l *linker) extern(p *Program, in isa.Instruction, x *object.Extern) isa.In
 		p.Kfuncs = append(p.Kfuncs, Kfunc{Name: x.Name, Weak: x.Weak})
 		return isa.CallKfunc(int32(-len(p.Kfuncs)), 0)
 	case object.ExternKsym:
-		if x.Type == nil {
+		if x.Type == nil || isVoid(x.Type) {
 			// The address of a symbol, a number that is not known here.
 			return isa.LoadImm64(in.Dst, kernelAddress)
 		}

@@ -60,7 +60,8 @@ func absent() {
 }
 
 // TestIdle attaches to hundreds of tracepoints that nothing hits, and sees that
-// skep uses no CPU meanwhile: less than a tick of the scheduler in ten seconds.
+// skep uses no CPU meanwhile: less than a tick of the scheduler in ten seconds,
+// and with JSON, where losses are told live, a thousandth of the time.
 func TestIdle(t *testing.T) {
 	testenv.NeedRoot(t)
 	testenv.NeedBPF(t)
@@ -132,9 +133,14 @@ func TestIdle(t *testing.T) {
 			if n := bytes.Count(rest, []byte("\n")); n > 2 {
 				t.Fatalf("the tracepoints are not quiet:\n%s", rest)
 			}
-			const tick = 4 * time.Millisecond // CONFIG_HZ=250
-			if used > tick {
-				t.Errorf("%v of CPU time in ten seconds, more than a tick", used)
+			limit := 4 * time.Millisecond // a tick with CONFIG_HZ=250
+			if format == "json" {
+				// Losses are looked at every second, missed runs of each of
+				// hundreds of programs once: a thousandth of the time.
+				limit = 10 * time.Millisecond
+			}
+			if used > limit {
+				t.Errorf("%v of CPU time in ten seconds, more than %v", used, limit)
 			}
 		})
 	}
