@@ -12,7 +12,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
 )
 
 // perfPages is the size of the ring of each CPU, in pages.
