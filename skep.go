@@ -106,9 +106,6 @@ type RunOptions struct {
 	// Command is a program with its arguments that is started stopped, runs
 	// once everything is attached, and whose end ends the run.
 	Command []string
-	// Live tells of all losses while the run lasts; otherwise of lost events
-	// alone, and of the others at the end.
-	Live bool
 	// Only runs the tests (object.KindTest) or benchmarks (object.KindBench) of
 	// a script alone; Filter chooses among them by name ("test:NAME").
 	Only   object.ProgramKind
@@ -131,6 +128,9 @@ type RunOptions struct {
 	Events func(runner.Event) error
 	// Flush, where there is one, is called when no more events are there for now.
 	Flush func() error
+	// LiveLosses asks for events of all that goes wrong while the run lasts.
+	// Without it only lost events are told at once, and the rest at the end.
+	LiveLosses bool
 	// Ready is called once everything is attached.
 	Ready func(attached int)
 	// Started gets a handle to the run before its first program runs.
@@ -167,11 +167,11 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	return runner.Run(ctx, runner.Config{
 		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
 		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin, Targets: opts.Targets,
-		Live: opts.Live, Only: opts.Only, Filter: opts.Filter,
+		Only: opts.Only, Filter: opts.Filter,
 		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
 			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
 		},
-		Events: opts.Events, Flush: opts.Flush, Ready: opts.Ready, Started: opts.Started,
+		Events: opts.Events, Flush: opts.Flush, LiveLosses: opts.LiveLosses, Ready: opts.Ready, Started: opts.Started,
 	})
 }
 

@@ -117,9 +117,23 @@ func allocate(f *function) error {
 			a.assign()
 			return nil
 		}
+		if f.splitChecks(a.withMembers(spilled)) {
+			continue
+		}
 		a.rewrite(spilled, round < maxRounds/2)
 	}
 	return fmt.Errorf("registers of function %q could not be allocated", f.ir.Name)
+}
+
+// withMembers is a list of registers with those that were coalesced with them.
+func (a *allocator) withMembers(list []reg) []reg {
+	all := slices.Clone(list)
+	for r := firstVirtual; r < a.f.nregs; r++ {
+		if a.state[r] == nodeCoalesced && slices.Contains(list, a.find(r)) {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 func newAllocator(f *function) *allocator {
@@ -179,7 +193,7 @@ func (a *allocator) build() {
 		for k := len(b.insts) - 1; k >= 0; k-- {
 			i := &b.insts[k]
 			uses, defs = i.uses(uses[:0]), i.defs(defs[:0])
-			if i.isCopy() && i.src != regFP {
+			if i.isCopy() && i.src != regFP && !f.checked[i.dst] && !f.checked[i.src] {
 				live.remove(int(i.src))
 				m := int32(len(a.moves))
 				a.moves = append(a.moves, copyInst{dst: i.dst, src: i.src, weight: b.freq})
@@ -214,6 +228,9 @@ func (a *allocator) build() {
 		}
 		if f.bounded[r] {
 			a.cost[r] *= 8
+		}
+		if f.checked[r] {
+			a.cost[r] *= 64
 		}
 		if d := defined[r]; d != nil && d.rematerialisable() {
 			// One slot again at each use, none at the definition.
@@ -603,6 +620,7 @@ func (a *allocator) rewrite(spilled []reg, share bool) {
 			h.remat = &copied
 		} else {
 			h.slot = f.newSlot(8, "", f.ir.Pos)
+			h.slot.spill = true
 		}
 		homes[r] = h
 		for _, m := range members[r] {

@@ -217,11 +217,13 @@ func (g *generator) compile(f *ir.Func) {
 		return
 	}
 	m.tidy()
+	m.hoist()
 	m.estimate()
 	if err := allocate(m); err != nil {
 		g.fail(source.Errorf(f.Pos, "no-registers", "%v", err))
 		return
 	}
+	m.reuseSpilled()
 	m.tidy()
 	m.layoutFrame()
 	info := frameInfo{size: m.frame, pos: f.Pos}

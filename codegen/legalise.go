@@ -26,9 +26,12 @@ type editor struct {
 	g *generator
 	f *ir.Func
 	b *ir.Builder
+
+	numbers map[*ir.Value]bool // see arithmetic
 }
 
 func (e *editor) run() {
+	e.numbers = arithmetic(e.f)
 	for _, block := range append([]*ir.Block(nil), e.f.Blocks...) {
 		old := block.Values
 		tail := ir.Block{Term: block.Term, Cond: block.Cond, Succs: block.Succs, Likely: block.Likely, Pos: block.Pos}
@@ -67,6 +70,10 @@ func (e *editor) value(v *ir.Value) {
 		}
 	case ir.OpLoad:
 		e.load(v)
+	case ir.OpPtrToInt:
+		if e.numbers[v] {
+			e.number(v)
+		}
 	case ir.OpStore, ir.OpAtomic, ir.OpMemZero:
 		if !e.writable(v) {
 			return

@@ -59,6 +59,52 @@ func (e *editor) load(v *ir.Value) {
 	v.Args = []*ir.Value{buf}
 }
 
+// arithmetic finds the addresses that are computed with as numbers. For the
+// verifier they stay pointers, on which it allows little: for objects of the kernel
+// not even what it cannot bound.
+func arithmetic(f *ir.Func) map[*ir.Value]bool {
+	found := map[*ir.Value]bool{}
+	use := func(a *ir.Value, moved bool) {
+		if a.Op != ir.OpPtrToInt {
+			return
+		}
+		switch a.Args[0].Type.Space {
+		case ir.SpaceBTF:
+			found[a] = true
+		case ir.SpaceStack, ir.SpaceMapValue, ir.SpaceCtx:
+			if !moved {
+				found[a] = true
+			}
+		}
+	}
+	for _, b := range f.Blocks {
+		for _, v := range b.Values {
+			switch v.Op {
+			case ir.OpPtrToInt, ir.OpIntToPtr, ir.OpStore, ir.OpEq, ir.OpNe, ir.OpCall, ir.OpTrunc:
+			default:
+				for _, a := range v.Args {
+					use(a, v.Op == ir.OpAdd || v.Op == ir.OpSub)
+				}
+			}
+		}
+		for _, e := range b.Succs {
+			for _, a := range e.Args {
+				use(a, true)
+			}
+		}
+	}
+	return found
+}
+
+// number turns v, the address of something as a number, into one for the
+// verifier too: it forgets what a helper copies.
+func (e *editor) number(v *ir.Value) {
+	slot, copied := e.b.Alloca(8, nil, ""), e.b.Alloca(8, nil, "")
+	e.b.Store(slot, v.Args[0])
+	e.b.CallExtern(e.probeRead(ir.SpaceKernel), copied, e.b.Const(ir.I64, 8), slot)
+	become(v, ir.OpLoad, copied)
+}
+
 // memCopy turns v, an OpMemCopy, into loads and stores, a loop or a helper call.
 func (e *editor) memCopy(v *ir.Value) {
 	b := e.b

@@ -36,6 +36,7 @@ type slot struct {
 	// escaped objects have their address stored somewhere, so they live as
 	// long as the frame.
 	escaped bool
+	spill   bool // the home of a spilled register, 8 bytes
 	name    string
 	pos     source.Span
 }
@@ -58,6 +59,8 @@ type inst struct {
 	// reload marks the load of a spilled register that is used right here: it
 	// can be repeated.
 	reload bool
+	// keep marks a load that stays though nothing reads its result.
+	keep bool
 
 	sym   any // what a relocation refers to, with its kind
 	reloc object.RelocKind
@@ -155,7 +158,7 @@ func (i *inst) hasEffect() bool {
 	case isa.ClassST, isa.ClassSTX, isa.ClassJMP, isa.ClassJMP32:
 		return true
 	}
-	return false
+	return i.keep
 }
 
 // rematerialisable reports whether i can be repeated wherever its result is
@@ -217,6 +220,9 @@ type function struct {
 	// bounded registers are sizes and offsets that the program compares with
 	// a bound: the verifier forgets it when the value goes through the stack.
 	bounded map[reg]bool
+	// checked registers are copies of bounded ones that live from a check to
+	// the uses behind it; see splitChecks.
+	checked map[reg]bool
 	frame   int // bytes of stack used
 }
 

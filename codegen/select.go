@@ -41,7 +41,8 @@ func (g *generator) selectFunc(f *ir.Func) *function {
 		g: g, f: f, d: newDemand(f),
 		m: &function{
 			ir: f, nregs: firstVirtual,
-			pointees: map[reg][]*slot{}, unspillable: map[reg]bool{}, bounded: map[reg]bool{},
+			pointees: map[reg][]*slot{}, unspillable: map[reg]bool{},
+			bounded: map[reg]bool{}, checked: map[reg]bool{},
 		},
 		regs:   make([]reg, f.NumValues()),
 		slots:  map[*ir.Value]*slot{},
@@ -416,7 +417,7 @@ func (s *selector) other(v *ir.Value) {
 	case ir.OpLoad:
 		a := s.address(v.Args[0], v.Type.Bytes())
 		i := s.emit(isa.LoadMem(sizeOf(v.Type), 0, 0, a.off), s.reg(v), a.base)
-		i.slot, i.core = a.slot, a.core
+		i.slot, i.core, i.keep = a.slot, a.core, v.IsVolatile()
 	case ir.OpStore:
 		s.store(v)
 	case ir.OpAtomic:

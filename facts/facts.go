@@ -83,7 +83,7 @@ func Differences(t target.Target, list []object.Fact, pid int) []Difference {
 //	syscall  "sys_enter_openat:filename"
 //	match    an attach point with wildcards
 //	exists   an attach point, "symbol NAME", "struct NAME", "func NAME"
-//	layout   "struct NAME", "struct NAME.member"
+//	layout   "struct NAME", "struct NAME.member", "gfp_flags"
 //	file     the absolute path of a user binary
 //	feature  a target.FeatureName
 //
@@ -104,11 +104,27 @@ func Value(t target.Target, f object.Fact, pid int) (string, error) {
 	case object.FactExists:
 		return exists(t, f.Name, pid)
 	case object.FactLayout:
+		if f.Name == "gfp_flags" {
+			return gfpFlags(t)
+		}
 		return layout(t, f.Name)
 	case object.FactFile:
 		return file(t, f.Name, pid)
 	}
 	return "", fmt.Errorf("facts of the kind %q cannot be compared", f.Kind)
+}
+
+// gfpFlags is a digest of the names of page allocation flags.
+func gfpFlags(t target.Target) (string, error) {
+	flags, err := target.GFPFlags(t)
+	if err != nil {
+		return missing(err)
+	}
+	h := sha256.New()
+	for _, f := range flags {
+		fmt.Fprintln(h, f.Name, f.Bits)
+	}
+	return fmt.Sprintf("%d flags, %s", len(flags), hex.EncodeToString(h.Sum(nil)[:8])), nil
 }
 
 func yes(b bool) string {

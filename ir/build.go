@@ -231,6 +231,20 @@ func (b *Builder) Load(t Type, p *Value) *Value { return b.add(OpLoad, t, p) }
 // Store writes x at p.
 func (b *Builder) Store(p, x *Value) *Value { return b.add(OpStore, Type{}, p, x) }
 
+// VolatileLoad is Load with the effect of C's volatile.
+func (b *Builder) VolatileLoad(t Type, p *Value) *Value {
+	v := b.Load(t, p)
+	v.Int = VolatileAccess
+	return v
+}
+
+// VolatileStore is Store with the effect of C's volatile.
+func (b *Builder) VolatileStore(p, x *Value) *Value {
+	v := b.Store(p, x)
+	v.Int = VolatileAccess
+	return v
+}
+
 // MemCopy copies size bytes to dst from src.
 func (b *Builder) MemCopy(dst, src *Value, size int) *Value {
 	v := b.add(OpMemCopy, I64, dst, src)

@@ -260,14 +260,18 @@ func (c *checker) arity(v *Value) bool {
 		want, hasInt, hasAux = 0, true, true
 	case OpCore, OpGlobal, OpMap, OpFunc, OpKsym:
 		want, hasAux = 0, true
-	case OpNeg, OpSwap, OpTrunc, OpZExt, OpSExt, OpIntToPtr, OpPtrToInt, OpNonNull, OpPtrCast, OpLoad:
+	case OpNeg, OpSwap, OpTrunc, OpZExt, OpSExt, OpIntToPtr, OpPtrToInt, OpNonNull, OpPtrCast:
 		want = 1
+	case OpLoad:
+		want, hasInt = 1, true
 	case OpField:
 		want, hasAux = 1, true
 	case OpMemZero:
 		want, hasInt = 1, true
-	case OpPtrAdd, OpStore:
+	case OpPtrAdd:
 		want = 2
+	case OpStore:
+		want, hasInt = 2, true
 	case OpMemCopy:
 		want, hasInt = 2, true
 	case OpAtomic:
@@ -358,6 +362,13 @@ func (c *checker) writable(v, p *Value, size int) {
 		c.bad(v, "%s may be null: branch on it and use nonnull first", p.Label())
 	case p.Type.Size > 0 && size > int(p.Type.Size):
 		c.bad(v, "writes %d bytes where %s has %d", size, p.Label(), p.Type.Size)
+	}
+}
+
+// access checks what a load or store says of itself.
+func (c *checker) access(v *Value) {
+	if v.Int != 0 && v.Int != VolatileAccess {
+		c.bad(v, "an access is plain or volatile, not %d", v.Int)
 	}
 }
 
@@ -485,11 +496,13 @@ func (c *checker) value(v *Value) {
 			c.bad(v, "an address is a pointer, not %s", v.Type)
 		}
 	case OpLoad:
+		c.access(v)
 		if v.Type.Kind == Void {
 			c.bad(v, "a load needs a type")
 		}
 		c.readable(v, v.Args[0], v.Type.Bytes())
 	case OpStore:
+		c.access(v)
 		c.result(v, Type{})
 		c.writable(v, v.Args[0], y.Bytes())
 	case OpMemCopy:

@@ -477,6 +477,10 @@ func (p *parser) extern(e *Extern) {
 			e.Effect.Writes = p.spaceSet()
 		case p.acceptWord("volatile"):
 			e.Effect.Volatile = true
+		case p.acceptWord("fills"):
+			e.Effect.Fills = true
+		case p.acceptWord("finds"):
+			e.Effect.Finds = true
 		default:
 			p.endLine()
 			return
@@ -781,6 +785,13 @@ func (p *fnParser) value(b *Block) {
 	switch v.Op {
 	case OpConst, OpAlloca, OpMemCopy, OpMemZero:
 		v.Int = p.int64()
+	case OpLoad, OpStore:
+		switch {
+		case p.acceptWord("volatile"):
+			v.Int = VolatileAccess
+		case p.peek().kind == tokInt:
+			v.Int = p.int64()
+		}
 	case OpAtomic:
 		if p.peek().kind == tokInt {
 			v.Int = p.int64()

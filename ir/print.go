@@ -354,6 +354,12 @@ func (p *printer) extern(e *Extern) {
 	if e.Effect.Volatile {
 		p.b.WriteString(" volatile")
 	}
+	if e.Effect.Fills {
+		p.b.WriteString(" fills")
+	}
+	if e.Effect.Finds {
+		p.b.WriteString(" finds")
+	}
 	p.b.WriteByte('\n')
 }
 
@@ -469,6 +475,14 @@ func (p *printer) value(v *Value) {
 		p.f(" %d", v.Int)
 	case OpAlloca, OpMemCopy, OpMemZero:
 		p.f(" %d", v.Int)
+	case OpLoad, OpStore:
+		switch v.Int {
+		case 0:
+		case VolatileAccess:
+			p.b.WriteString(" volatile")
+		default:
+			p.f(" %d", v.Int)
+		}
 	case OpAtomic:
 		if a := AtomicOp(v.Int); a >= 0 && int(a) < len(atomicNames) {
 			p.f(" %s", a)

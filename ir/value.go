@@ -107,9 +107,10 @@ const (
 	OpKsym
 
 	// OpLoad reads a value of its type at pointer x.
-	// A failed read by helper gives 0.
+	// A failed read by helper gives 0. Int is VolatileAccess for one that is
+	// volatile as C has it: it stays, in its order, and reads anew.
 	OpLoad
-	// OpStore writes y at pointer x.
+	// OpStore writes y at pointer x. Int is as for a load.
 	OpStore
 	// OpMemCopy copies Int bytes to pointer x from pointer y; they do not
 	// overlap. A failed read by helper leaves zeros. The result is I64: 0, or
@@ -296,6 +297,15 @@ type Effects struct {
 	// something outside the program may notice: it is neither merged nor
 	// moved, and it is kept when its result is not used.
 	Volatile bool
+	// Fills means that a function writes nothing but as many bytes as its
+	// second operand says to where its first points, and that what it returns
+	// and writes follows from the operands behind them and from what it reads.
+	// Bytes that it leaves as they are it might as well clear.
+	Fills bool
+	// Finds means that a volatile function looks for the key that its second
+	// operand points to in the map that is its first, and finds the same again
+	// until memory is written by another call.
+	Finds bool
 }
 
 // None reports whether an operation is a pure function of its operands:
@@ -320,13 +330,21 @@ var AnyMemory = Spaces(SpaceCtx, SpaceStack, SpaceMapValue, SpacePacket, SpaceBT
 // Has reports whether s is in the set.
 func (set SpaceSet) Has(s Space) bool { return set&(1<<s) != 0 }
 
+// VolatileAccess is the Int of loads and stores that are volatile.
+const VolatileAccess = 1
+
+// IsVolatile reports whether v is a volatile load or store.
+func (v *Value) IsVolatile() bool {
+	return (v.Op == OpLoad || v.Op == OpStore) && v.Int == VolatileAccess
+}
+
 // Effects returns what v does beyond computing its result.
 func (v *Value) Effects() Effects {
 	switch v.Op {
 	case OpLoad:
-		return Effects{Reads: Spaces(v.Args[0].Type.Space)}
+		return Effects{Reads: Spaces(v.Args[0].Type.Space), Volatile: v.IsVolatile()}
 	case OpStore, OpMemZero:
-		return Effects{Writes: Spaces(v.Args[0].Type.Space)}
+		return Effects{Writes: Spaces(v.Args[0].Type.Space), Volatile: v.IsVolatile()}
 	case OpMemCopy:
 		return Effects{Reads: Spaces(v.Args[1].Type.Space), Writes: Spaces(v.Args[0].Type.Space)}
 	case OpAtomic:

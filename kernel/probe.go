@@ -125,6 +125,7 @@ func init() {
 		target.FeatureTracingCookie: kernelFunc("bpf_get_attach_cookie_tracing"),
 		target.FeatureRawTPCookie:   helper(ebpf.RawTracepoint, asm.FnGetAttachCookie),
 		target.FeatureToken:         token,
+		target.FeatureInitialPIDNS:  initialPIDNS,
 		target.FeatureRunStats: func() error {
 			c, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 			if err != nil {
@@ -277,4 +278,17 @@ func uprobeSession() error {
 		}
 		return nil, errAbsent
 	})
+}
+
+// initialPIDNS reports whether this process is in the first PID namespace,
+// whose number is fixed (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+func initialPIDNS() error {
+	ns, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return err
+	}
+	if ns != "pid:[4026531836]" {
+		return ebpf.ErrNotSupported
+	}
+	return nil
 }

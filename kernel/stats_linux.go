@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/machine"
 )
 
@@ -85,6 +86,9 @@ func (l *loaded) Stats(name string) (machine.ProgramStats, error) {
 		st.Instructions = len(v.img.code) / 8
 		st.Verified += int(info.verified)
 		st.JITed += int(info.jitedLen)
+	}
+	if p.abi.ProgType != abi.ProgKprobe {
+		return st, nil // only kprobes lose hits before a program sees them
 	}
 	for k := range l.links {
 		if k.program == name && k.fd >= 0 {

@@ -218,7 +218,7 @@ func (s *MapShow) valueSize() (int64, error) {
 // typeSizes are the sizes that values of a kind may have; kinds that are not
 // here have any, or have rules of their own.
 var typeSizes = map[TypeKind][]int{
-	TypeNone: {0}, TypeInt: {1, 2, 4, 8}, TypeBool: {1}, TypePointer: {8}, TypeEnum: {1, 2, 4, 8},
+	TypeNone: {0}, TypeInt: {1, 2, 4, 8}, TypeBool: {1}, TypePointer: {8}, TypeEnum: {1, 2, 4, 8}, TypeFlags: {1, 2, 4, 8},
 	TypeInet: {24}, TypeMAC: {6}, TypeUsername: {4, 8}, TypeKsym: {8}, TypeUsym: {16},
 	TypeKstack: {StackSize}, TypeUstack: {StackSize}, TypeTimestamp: {16}, TypeCgroup: {16},
 	TypeProbe: {4, 8}, TypeErrno: {8}, TypeSignal: {8}, TypeSyscall: {8},

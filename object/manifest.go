@@ -46,6 +46,9 @@ type Manifest struct {
 	// cgroup paths.
 	Strings []string `json:"strings,omitempty"`
 
+	// Cgroups are variables of 8 bytes that hold the numbers of cgroups.
+	Cgroups []Cgroup `json:"cgroups,omitempty"`
+
 	Facts    []Fact            `json:"facts,omitempty"`
 	Settings map[string]string `json:"settings,omitempty"`
 }
@@ -55,6 +58,17 @@ type Buffer struct {
 	Map string `json:"map"`
 	// Types are what its records may be, told apart by their sizes.
 	Types []Type `json:"types,omitempty"`
+	// Packets is set when records are heads of 32 bytes and packets after them:
+	// the index of an event of the kind skboutput, the time, how much of the
+	// packet is left out at its beginning, and how many bytes it has; all u64.
+	Packets bool `json:"packets,omitempty"`
+}
+
+// A Cgroup is a variable that holds the number of a cgroup, which is found
+// where the object runs.
+type Cgroup struct {
+	Var  string `json:"var"`
+	Path string `json:"path"` // absolute
 }
 
 // ManifestSection is the ELF section that holds the manifest.
@@ -115,8 +129,9 @@ type Program struct {
 	Hook string `json:"hook,omitempty"`
 	// Line is where the probe begins in the source, from 1.
 	Line int `json:"line,omitempty"`
-	// Alternatives means that one of the probes suffices.
-	Alternatives bool `json:"alternatives,omitempty"`
+	// Group is 0, or the number of a group of programs whose probes are
+	// alternatives of one another: one of them all suffices.
+	Group int `json:"group,omitempty"`
 }
 
 // A Probe is one concrete attach point.
@@ -142,6 +157,7 @@ const (
 	TypeString    TypeKind = "string"    // Size bytes, ends at the first zero; all full means cut
 	TypeBuffer    TypeKind = "buffer"    // u32 length, then Size-4 bytes of which length count
 	TypePointer   TypeKind = "pointer"   // Size 8, shown in hex
+	TypeFlags     TypeKind = "flags"     // like int, shown as the names of its bits
 	TypeEnum      TypeKind = "enum"      // like int, shown by name where one fits
 	TypeInet      TypeKind = "inet"      // u64 AF_INET or AF_INET6, then 16 bytes
 	TypeMAC       TypeKind = "mac"       // 6 bytes
@@ -274,7 +290,7 @@ const (
 	EventHelperError  EventKind = "helper_error" // arguments: helper's error (s64)
 	EventRuntimeError EventKind = "runtime_error"
 	EventAssert       EventKind = "assert"    // Format is the message; the run ends with status 1
-	EventSkbOutput    EventKind = "skboutput" // Format is the file; u64 time, u32 length, packet
+	EventSkbOutput    EventKind = "skboutput" // Format is the file; its packets come through a Buffer
 	EventUnwatch      EventKind = "unwatch"   // argument is the address
 	EventWatch        EventKind = "watch"     // asyncwatchpoint: probe index, address
 )
@@ -293,6 +309,11 @@ type Event struct {
 	Line int    `json:"line,omitempty"`
 	Col  int    `json:"col,omitempty"`
 }
+
+// LastRecordVar is the variable that takes a record which ends the run when the
+// ring buffer has no room for it: 8 bytes that are not 0 once it is there, then
+// the record.
+const LastRecordVar = "skep_last_record"
 
 // A Loss is one thing that may go wrong and is counted.
 type Loss struct {

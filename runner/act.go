@@ -70,10 +70,7 @@ func (r *run) act(e *Event) error {
 		}
 		e.Text = out
 	case object.EventSkbOutput:
-		if err := r.files.write(spec.Format, r.names, e.Values); err != nil {
-			return r.warn(e, "the packet could not be written to %s: %s", spec.Format, reason(err))
-		}
-		return nil
+		return nil // packets come through a buffer of their own
 	case object.EventUnwatch:
 		if len(e.Values) > 0 {
 			return r.unwatch(e, e.Values[0].Uint())
@@ -239,11 +236,8 @@ type captures struct {
 	open map[string]*os.File
 }
 
-// write appends a packet to a file: values are time, length and bytes.
-func (c *captures) write(name string, n *names, values []Value) error {
-	if len(values) < 3 {
-		return errors.New("the packet is not there")
-	}
+// write appends a packet, seen at a time, to a file.
+func (c *captures) write(name string, at time.Time, packet []byte) error {
 	f, ok := c.open[name]
 	if !ok {
 		var err error
@@ -254,13 +248,14 @@ func (c *captures) write(name string, n *names, values []Value) error {
 			c.open = map[string]*os.File{}
 		}
 		c.open[name] = f
-		// The header of draft-ietf-opsawg-pcap with nanoseconds, Ethernet.
+		// The header of draft-ietf-opsawg-pcap with nanoseconds, and packets
+		// that begin with their IP header (LINKTYPE_RAW).
 		head := make([]byte, 24)
 		binary.LittleEndian.PutUint32(head, 0xa1b23c4d)
 		binary.LittleEndian.PutUint16(head[4:], 2)
 		binary.LittleEndian.PutUint16(head[6:], 4)
 		binary.LittleEndian.PutUint32(head[16:], 1<<18)
-		binary.LittleEndian.PutUint32(head[20:], 1)
+		binary.LittleEndian.PutUint32(head[20:], 101)
 		if _, err := f.Write(head); err != nil {
 			return err
 		}
@@ -268,13 +263,11 @@ func (c *captures) write(name string, n *names, values []Value) error {
 	if f == nil {
 		return os.ErrClosed
 	}
-	data := values[2].Bytes
-	at := n.time(values[0].Int, ClockBoot)
 	var b bytes.Buffer
-	for _, v := range []uint32{uint32(at.Unix()), uint32(at.Nanosecond()), uint32(len(data)), uint32(max(values[1].Uint(), uint64(len(data))))} {
+	for _, v := range []uint32{uint32(at.Unix()), uint32(at.Nanosecond()), uint32(len(packet)), uint32(len(packet))} {
 		b.Write(binary.LittleEndian.AppendUint32(nil, v))
 	}
-	b.Write(data)
+	b.Write(packet)
 	_, err := f.Write(b.Bytes())
 	return err
 }
@@ -286,6 +279,3 @@ func (c *captures) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// lossInterval is how often losses are looked at while events come in.
-const lossInterval = time.Second

@@ -60,9 +60,35 @@ func (r *run) openBuffers(ctx context.Context) (func(), error) {
 	return closeAll, nil
 }
 
+// packetHead is the size of what stands before a packet; see object.Buffer.
+const packetHead = 32
+
+// packet writes what skboutput handed over to its file.
+func (r *run) packet(data []byte) error {
+	if len(data) < packetHead {
+		return nil
+	}
+	head := func(at int) uint64 { return r.order.Uint64(data[at:]) }
+	index := int(r.order.Uint32(data))
+	if index < 0 || index >= len(r.man.Events) {
+		return nil
+	}
+	spec := &r.man.Events[index]
+	packet := data[packetHead:]
+	packet = packet[:min(head(24), uint64(len(packet)))]
+	packet = packet[min(head(16), uint64(len(packet))):]
+	if err := r.files.write(spec.Format, r.names.time(int64(head(8)), ClockBoot), packet); err != nil {
+		return r.warn(&Event{Spec: spec}, "the packet could not be written to %s: %s", spec.Format, reason(err))
+	}
+	return nil
+}
+
 // foreign delivers a record of a buffer: as the type that has its size, else
 // as bytes.
 func (r *run) foreign(b *object.Buffer, data []byte) error {
+	if b.Packets {
+		return r.packet(data)
+	}
 	e := Event{Kind: EventRecord, Text: b.Map, Values: make([]Value, 1)}
 	for i := range b.Types {
 		if t := &b.Types[i]; t.Size == len(data) || len(b.Types) == 1 && t.Size <= len(data) {

@@ -118,6 +118,9 @@ func parseVerb(s string) (op formatOp, n int) {
 		op.mode = s[i]
 		i++
 	}
+	if op.verb == 'g' && i < len(s) && s[i] == 'r' {
+		i++ // of names of flags, which the value's type has
+	}
 	return op, i
 }
 

@@ -38,25 +38,11 @@ func (h *Handle) Snapshot(ctx context.Context, name string) (*Snapshot, error) {
 func (h *Handle) Losses(ctx context.Context) ([]Lost, error) {
 	var list []Lost
 	err := h.call(ctx, func() error {
-		if h.r.man.Counters == "" {
-			return nil
+		var err error
+		if list, err = h.r.counted(); err == nil {
+			list = append(list, h.r.missed()...)
 		}
-		v, err := h.r.loaded.Var(h.r.man.Counters)
-		if err != nil {
-			return err
-		}
-		data, err := v.Get()
-		if err != nil {
-			return err
-		}
-		for i, l := range h.r.man.Losses {
-			if 8*i+8 <= len(data) {
-				if n := h.r.order.Uint64(data[8*i:]); n > 0 {
-					list = append(list, Lost{l, n})
-				}
-			}
-		}
-		return nil
+		return err
 	})
 	return list, err
 }

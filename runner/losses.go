@@ -10,55 +10,44 @@ import (
 	"github.com/skep-bpf/skep/object"
 )
 
+// How often losses are looked at while the run lasts. To ask for missed runs
+// takes system calls for each program and each link.
+const (
+	lossInterval   = time.Second
+	missedInterval = 10 * time.Second
+)
+
 // LossMissed counts runs of programs that the machine itself left out.
 const LossMissed object.LossKind = "missed"
 
-// losses delivers what went wrong since it was last asked: while the run lasts
-// not too often, and lost events only unless Config.Live asks for all; at its
-// end everything.
+// losses delivers what went wrong since it was last asked. While the run lasts
+// that is not too often, and lost events only unless Config.LiveLosses is set.
 func (r *run) losses(final bool, missed []Lost) error {
 	if !final {
-		// Losses come with events; without any nothing is looked at.
-		if t := time.Now(); t.Sub(r.checked) < lossInterval {
+		t := time.Now()
+		if t.Sub(r.checked) < lossInterval {
 			return nil
-		} else {
-			r.checked = t
+		}
+		r.checked = t
+		if r.LiveLosses && t.Sub(r.asked) >= missedInterval {
+			r.asked = t
+			missed = r.missed()
 		}
 	}
-	var found []Lost
-	if r.man.Counters != "" {
-		v, err := r.loaded.Var(r.man.Counters)
-		if err != nil {
-			return err
-		}
-		data, err := v.Get()
-		if err != nil {
-			return err
-		}
-		for i, l := range r.man.Losses {
-			if 8*i+8 > len(data) {
-				break
-			}
-			if final || r.Live || l.Kind == object.LossEvent {
-				found = append(found, Lost{l, r.order.Uint64(data[8*i:])})
-			}
-		}
+	found, err := r.counted()
+	if err != nil {
+		return err
 	}
-	if r.records != nil {
-		found = append(found, Lost{object.Loss{Kind: object.LossEvent}, r.records.Lost()})
-	}
+	found = append(found, missed...)
 	if final {
-		found = append(found, missed...)
-		if n := r.cut + r.dec.cut; n > 0 && !slices.ContainsFunc(found, func(l Lost) bool { return l.Loss.Kind == object.LossString && l.Count > 0 }) {
+		if n := r.cut + r.dec.cut; n > 0 && !slices.ContainsFunc(found, func(l Lost) bool { return l.Loss.Kind == object.LossString }) {
 			found = append(found, Lost{object.Loss{Kind: object.LossString}, n})
 		}
+		r.result.Losses = found
 	}
 	for _, l := range found {
-		if l.Count == 0 {
+		if !final && !r.LiveLosses && l.Loss.Kind != object.LossEvent {
 			continue
-		}
-		if final {
-			r.result.Losses = append(r.result.Losses, l)
 		}
 		n := l.Count - min(l.Count, r.seen[l.Loss])
 		r.seen[l.Loss] = l.Count
@@ -70,6 +59,50 @@ func (r *run) losses(final bool, missed []Lost) error {
 		}
 	}
 	return nil
+}
+
+// counted is what programs and the buffer have counted so far.
+func (r *run) counted() ([]Lost, error) {
+	var list []Lost
+	add := func(l object.Loss, n uint64) {
+		if n > 0 {
+			list = append(list, Lost{l, n})
+		}
+	}
+	if r.man.Counters != "" {
+		v, err := r.loaded.Var(r.man.Counters)
+		if err != nil {
+			return nil, err
+		}
+		data, err := v.Get()
+		if err != nil {
+			return nil, err
+		}
+		for i, l := range r.man.Losses {
+			if 8*i+8 <= len(data) {
+				add(l, r.order.Uint64(data[8*i:]))
+			}
+		}
+	}
+	if r.records != nil {
+		add(object.Loss{Kind: object.LossEvent}, r.records.Lost())
+	}
+	return list, nil
+}
+
+// look delivers losses where they are wanted while the run lasts, and returns
+// when to look up again: at the time given, or earlier.
+func (r *run) look(next time.Time) (time.Time, error) {
+	if !r.LiveLosses {
+		return next, nil
+	}
+	if err := r.losses(false, nil); err != nil {
+		return next, err
+	}
+	if again := r.checked.Add(lossInterval); next.IsZero() || again.Before(next) {
+		return again, nil
+	}
+	return next, nil
 }
 
 // missed asks how many runs the machine left out; it has to be asked while

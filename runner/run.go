@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skep-bpf/skep/hook"
@@ -31,8 +32,6 @@ type Config struct {
 	// Pin is a directory where programs, links and maps are kept after the
 	// run, "" for none.
 	Pin string
-	// Live tells of all losses while the run lasts, not of lost events alone.
-	Live bool
 	// Only runs the tests (object.KindTest) or benchmarks (object.KindBench) of
 	// a script and attaches nothing; "" is an ordinary run. Filter chooses
 	// among them by name ("test:NAME"); nil takes all.
@@ -45,6 +44,9 @@ type Config struct {
 	Events func(Event) error
 	// Flush is called when no more events are there for now.
 	Flush func() error
+	// LiveLosses asks for events of all that goes wrong while the run lasts.
+	// Without it only lost events are told at once, and the rest at the end.
+	LiveLosses bool
 	// Ready is called once everything is attached.
 	Ready func(attached int)
 	// Root is the file system where names are looked up: symbols, users,
@@ -93,7 +95,9 @@ type run struct {
 	files   captures
 	links   []held
 	seen    map[object.Loss]uint64
-	checked time.Time
+	checked time.Time   // losses were looked at
+	asked   time.Time   // missed runs were asked for
+	last    machine.Var // see object.LastRecordVar; nil when there is none
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
 	testing     bool // a test runs, and
@@ -103,6 +107,7 @@ type run struct {
 	records machine.Records
 	stopped bool
 	queue   []func() error
+	wanted  atomic.Bool // the loop has work, or is to end
 	woken   chan struct{}
 	over    chan struct{} // closed when the run has ended
 }
@@ -144,8 +149,10 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		}
 		defer r.child.kill()
 	}
-	r.setVars()
 	r.Load.Stats = r.Load.Stats || r.Only == object.KindBench
+	if err := r.setVars(); err != nil {
+		return r.result, err
+	}
 	loaded, err := c.Machine.Load(ctx, c.ELF, r.Load)
 	if err != nil {
 		return r.result, err
@@ -158,7 +165,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 }
 
 // setVars gives the object what only this run knows.
-func (r *run) setVars() {
+func (r *run) setVars() error {
 	vars := map[string][]byte{}
 	for name, v := range r.Load.Vars {
 		vars[name] = v
@@ -175,7 +182,19 @@ func (r *run) setVars() {
 	if r.child != nil {
 		set("skep_cpid", uint64(r.child.pid))
 	}
+	if dev, ino, err := device("/proc/self/ns/pid"); err == nil {
+		set("skep_pidns_dev", dev)
+		set("skep_pidns_ino", ino)
+	}
+	for _, c := range r.man.Cgroups {
+		_, id, err := device(c.Path)
+		if err != nil {
+			return fmt.Errorf("the number of the cgroup %s cannot be found: %s", c.Path, reason(err))
+		}
+		set(c.Var, id)
+	}
 	r.Load.Vars = vars
+	return nil
 }
 
 // frames reads a kept stack.
@@ -208,6 +227,10 @@ func (r *run) all(parent context.Context) error {
 		}
 		defer records.Close()
 		r.records = records
+		// Only scripts that end by themselves have it.
+		if v, err := r.loaded.Var(object.LastRecordVar); err == nil {
+			r.last = v
+		}
 	}
 	stopped := context.AfterFunc(ctx, r.stop)
 	defer stopped()
@@ -468,6 +491,7 @@ func (r *run) stop() {
 var past = time.Unix(1, 0)
 
 func (r *run) wake() {
+	r.wanted.Store(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.records != nil {
@@ -521,6 +545,15 @@ func (r *run) work() error {
 	}
 }
 
+// lookAfter is how many records are read at most before losses and timers are
+// looked at.
+const lookAfter = 256
+
+// lastWait is when a reader that has read everything looks once more whether
+// the run was to end: the ring buffer may have been full until it said how far
+// it has read.
+const lastWait = 50 * time.Millisecond
+
 // loop delivers records and runs timers until the run ends.
 func (r *run) loop(ctx context.Context) error {
 	timers, err := r.timers()
@@ -530,8 +563,10 @@ func (r *run) loop(ctx context.Context) error {
 	if r.records == nil {
 		return r.wait(ctx, timers)
 	}
+	busy := false
 	for {
-		if err := r.work(); err != nil {
+		r.wanted.Store(false)
+		if err := errors.Join(r.work(), r.lastRecord()); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -541,13 +576,19 @@ func (r *run) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if soon := time.Now().Add(lossInterval); r.Live && (next.IsZero() || next.After(soon)) {
-			next = soon
+		wake, err := r.look(next)
+		if err != nil {
+			return err
 		}
-		r.sleepUntil(next)
+		if t := time.Now().Add(lastWait); busy && r.last != nil && (wake.IsZero() || t.Before(wake)) {
+			wake = t
+		}
+		r.sleepUntil(wake)
+		busy = false
 		// Read on while there is something, so that a busy buffer costs
-		// neither flushes nor clocks.
-		for {
+		// neither flushes nor clocks. Timers wait for what is there, so that an
+		// exit() of the last run is seen before the next one, but not for ever.
+		for n := 1; ; n++ {
 			data, err := r.records.Read()
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				break
@@ -558,31 +599,32 @@ func (r *run) loop(ctx context.Context) error {
 			if err := r.record(data); err != nil {
 				return err
 			}
-			if r.records.Pending() == 0 {
-				if err := errors.Join(r.losses(false, nil), r.flush()); err != nil {
-					return err
-				}
-			}
-			if len(timers) > 0 && !next.After(time.Now()) || r.asked() {
+			if r.wanted.Load() {
 				break
 			}
-		}
-		if r.Live {
-			if err := r.losses(false, nil); err != nil {
+			idle := r.records.Pending() == 0
+			if !idle && n%lookAfter != 0 {
+				continue
+			}
+			if err := errors.Join(r.losses(false, nil), r.lastRecord()); err != nil {
 				return err
+			}
+			if idle {
+				if err := r.flush(); err != nil {
+					return err
+				}
+				if busy = true; r.last != nil {
+					break
+				}
+			}
+			if len(timers) > 0 && !next.After(time.Now()) {
+				break
 			}
 		}
 		if err := r.flush(); err != nil {
 			return err
 		}
 	}
-}
-
-// asked tells whether the loop is wanted elsewhere.
-func (r *run) asked() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.stopped || len(r.queue) > 0
 }
 
 func (r *run) flush() error {
@@ -603,6 +645,9 @@ func (r *run) wait(ctx context.Context, timers []timer) error {
 		}
 		next, err := r.tick(timers)
 		if err != nil {
+			return err
+		}
+		if next, err = r.look(next); err != nil {
 			return err
 		}
 		if err := r.flush(); err != nil {
@@ -642,7 +687,24 @@ func (r *run) drain(all bool) error {
 			return err
 		}
 	}
+	if err := r.lastRecord(); err != nil && (!all || !errors.Is(err, errExit)) {
+		return err
+	}
 	return nil
+}
+
+// lastRecord delivers the record that ends the run, where the ring buffer had
+// no room for it.
+func (r *run) lastRecord() error {
+	if r.last == nil {
+		return nil
+	}
+	data, err := r.last.Get()
+	if err != nil || len(data) < 8 || r.order.Uint64(data) == 0 {
+		return err
+	}
+	r.last = nil
+	return r.record(data[8:])
 }
 
 // record delivers one record of the ring buffer.

@@ -33,6 +33,16 @@ func clockOffset(c Clock) int64 {
 	return time.Now().UnixNano() - clockTime(id)
 }
 
+// device is the device and the number of the file at a path. A cgroup's is its
+// identifier.
+func device(path string) (dev, ino uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, 0, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Dev, st.Ino, nil
+}
+
 // inode is the number of a file in its file system.
 func inode(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {

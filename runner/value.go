@@ -137,7 +137,7 @@ func (d *decoder) value(v *Value, t *object.Type, data []byte, room *int) {
 	}
 	data = data[:t.Size]
 	switch t.Kind {
-	case object.TypeInt, object.TypeBool, object.TypeEnum, object.TypePointer, object.TypeUsername,
+	case object.TypeInt, object.TypeBool, object.TypeEnum, object.TypeFlags, object.TypePointer, object.TypeUsername,
 		object.TypeKsym, object.TypeProbe, object.TypeErrno, object.TypeSignal, object.TypeSyscall:
 		switch t.Size {
 		case 1, 2, 4, 8:
@@ -288,6 +288,8 @@ func (v *Value) append(dst []byte, esc Escape, indent int) []byte {
 			}
 		}
 		return v.appendNumber(dst)
+	case object.TypeFlags:
+		return v.appendFlags(dst)
 	case object.TypePointer:
 		return strconv.AppendUint(append(dst, "0x"...), v.Uint(), 16)
 	case object.TypeString:
@@ -354,6 +356,34 @@ func appendList(dst []byte, list []Value, open byte, sep string, end byte, esc E
 		dst = list[i].append(dst, esc, indent)
 	}
 	return append(dst, end)
+}
+
+// appendFlags writes the names of the bits of a number as the kernel does: the
+// first that fit, and what is left as a number.
+func (v *Value) appendFlags(dst []byte) []byte {
+	rest := v.Uint()
+	start := len(dst)
+	for _, f := range v.Type.Values {
+		bits := uint64(f.Value)
+		if bits == 0 || rest&bits != bits {
+			continue
+		}
+		if len(dst) > start {
+			dst = append(dst, '|')
+		}
+		dst = append(dst, f.Name...)
+		rest &^= bits
+	}
+	switch {
+	case rest != 0 && len(dst) > start:
+		dst = append(dst, '|')
+		fallthrough
+	case rest != 0:
+		dst = strconv.AppendUint(append(dst, "0x"...), rest, 16)
+	case len(dst) == start:
+		dst = append(dst, "none"...)
+	}
+	return dst
 }
 
 // AppendKey appends the parts of a map's key as they stand between brackets.

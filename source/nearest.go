@@ -7,7 +7,8 @@ import (
 
 // Nearest returns the candidate that name was most likely meant to be, or ""
 // when none is close: at most a third of name's characters differ, by edits
-// and swaps of neighbours. Case does not count. The first of equals wins.
+// and swaps of neighbours. Case does not count. Of equals one that only has
+// characters that name lacks wins, then the first.
 func Nearest(name string, candidates iter.Seq[string]) string {
 	limit := max(1, (len(name)+1)/3)
 	if len(name) < 2 {
@@ -17,7 +18,12 @@ func Nearest(name string, candidates iter.Seq[string]) string {
 	lower := strings.ToLower(name)
 	var rows [3][]int
 	for c := range candidates {
-		if d := distance(lower, strings.ToLower(c), bestDistance, &rows); d < bestDistance && c != name {
+		if c == name {
+			continue
+		}
+		lc := strings.ToLower(c)
+		d := distance(lower, lc, min(bestDistance, limit)+1, &rows)
+		if d < bestDistance || d == bestDistance && best != "" && within(lower, lc) && !within(lower, strings.ToLower(best)) {
 			best, bestDistance = c, d
 			if d == 0 {
 				break
@@ -25,6 +31,18 @@ func Nearest(name string, candidates iter.Seq[string]) string {
 		}
 	}
 	return best
+}
+
+// within reports whether b has the characters of a, in their order.
+func within(a, b string) bool {
+	for i := 0; i < len(a); i++ {
+		at := strings.IndexByte(b, a[i])
+		if at < 0 {
+			return false
+		}
+		b = b[at+1:]
+	}
+	return true
 }
 
 // distance is the optimal string alignment distance of a and b, or limit

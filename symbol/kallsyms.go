@@ -422,11 +422,11 @@ func (k *Kallsyms) Resolve(addr uint64) (KernelHit, bool, error) {
 // The error, if any, is [ErrKernelAddressesHidden]; the symbols are then
 // returned with address 0.
 func (k *Kallsyms) Lookup(name string) ([]KernelSymbol, error) {
-	if name == "" {
+	needle := []byte(name)
+	if len(needle) == 0 || bytes.IndexByte(needle, '\n') >= 0 {
 		return nil, nil
 	}
 	var places []uint32
-	needle := []byte(name)
 	for from := 0; ; {
 		i := bytes.Index(k.text[from:], needle)
 		if i < 0 {

@@ -50,6 +50,7 @@ const (
 	FeatureV4ISA           FeatureName = "isa_v4"
 	FeatureRunStats        FeatureName = "run_stats"
 	FeatureToken           FeatureName = "token"
+	FeatureInitialPIDNS    FeatureName = "initial_pid_ns"
 )
 
 // A Feature is the answer to whether a kernel has something.
@@ -97,6 +98,7 @@ var features = []FeatureInfo{
 	{FeatureRawTPCookie, V(6, 10), "cookies of raw tracepoints"},
 	{FeatureToken, V(6, 9), "BPF tokens"},
 	{FeatureRunStats, V(5, 1), "run time counters of programs"},
+	{FeatureInitialPIDNS, V(3, 8), "the machine's own PID namespace: skep runs in another one"},
 
 	{FeatureRingBuf, V(5, 8), "ring buffers (BPF_MAP_TYPE_RINGBUF)"},
 	{FeatureLoop, V(5, 17), "the helper bpf_loop"},

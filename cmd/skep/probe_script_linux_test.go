@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,8 +38,14 @@ func work() {
 	syscall.RawSyscall(syscall.SYS_SETPRIORITY, 0, 0, 3)
 }
 
-// findWork gives scripts the path of the program work in $WORKPROG.
+// findWork gives scripts the path of the program work in $WORKPROG, and the
+// address of a kernel variable that changes all the time in $JIFFIES.
 func findWork(env *testscript.Env) error {
+	if t, err := kernel.Target(); err == nil {
+		if s, err := t.Symbol("jiffies_64"); err == nil && len(s) > 0 {
+			env.Setenv("JIFFIES", fmt.Sprintf("%#x", s[0].Addr))
+		}
+	}
 	path, err := exec.LookPath("work")
 	env.Setenv("WORKPROG", path)
 	return err
@@ -106,7 +113,25 @@ func traceScript(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out.Bytes(), 0o644))
 }
 
-// kernelFeatures are conditions of scripts, "feature:NAME".
+// haveKfunc says whether the kernel has a function for programs.
+func haveKfunc(name string) (bool, error) {
+	t, err := kernel.Target()
+	if err != nil {
+		return false, err
+	}
+	types, err := t.Types()
+	if err != nil {
+		return false, err
+	}
+	_, err = types.Func(name)
+	if errors.Is(err, target.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// kernelFeatures are conditions of scripts, "feature:NAME". "guest" holds in
+// guests, and "kfunc:NAME" where the kernel has a function for programs.
 var kernelFeatures = map[target.FeatureName]testenv.Feature{
 	target.FeatureKprobe:      testenv.Kprobe,
 	target.FeatureKprobeMulti: testenv.KprobeMulti,
@@ -117,6 +142,12 @@ var kernelFeatures = map[target.FeatureName]testenv.Feature{
 // condition says whether the kernel has a feature. Where a guest should have
 // it, its lack is an error rather than a reason to leave something out.
 func condition(cond string) (bool, error) {
+	if cond == "guest" {
+		return testenv.InGuest() != "", nil
+	}
+	if name, ok := strings.CutPrefix(cond, "kfunc:"); ok {
+		return haveKfunc(name)
+	}
 	name, ok := strings.CutPrefix(cond, "feature:")
 	if !ok {
 		return false, fmt.Errorf("there is no condition %q", cond)

@@ -37,7 +37,7 @@ the kernel and shows what they say. No compiler and no headers are needed.`,
 	root.SuggestionsMinimumDistance = 0
 	root.DisableSuggestions = true
 	root.AddCommand(
-		a.runCommand(), a.buildCommand(), a.checkCommand(), a.listCommand(), a.doctorCommand(), a.targetCommand(),
+		a.runCommand(), a.execCommand(), a.buildCommand(), a.checkCommand(), a.verifyCommand(), a.listCommand(), a.doctorCommand(), a.targetCommand(),
 		a.dumpCommand(), a.fmtCommand(), a.versionCommand(), exitCodesTopic(), environmentTopic(),
 	)
 	root.SetHelpCommand(a.helpCommand(root))

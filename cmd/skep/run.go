@@ -185,8 +185,8 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
 		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
-		Maps: maps, Targets: targets, Named: r.named, Live: r.live || r.format == "json",
-		Events: p.Event, Flush: p.Flush,
+		Maps: maps, Targets: targets, Named: r.named,
+		Events: p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
 		Ready: func(int) {
 			a.ready()
 			if r.dryRun {

@@ -15,11 +15,16 @@ func TestMain(m *testing.M) {
 		main() // a copy of this test that "skep build --exe" made
 	}
 	testscript.Main(m, map[string]func(){
-		"skep":      main,
-		"bpftrace":  main,
-		"skep-load": load,
-		"work":      work,
-		"as":        as,
+		"skep":         main,
+		"bpftrace":     main,
+		"skep-load":    load,
+		"work":         work,
+		"absent":       absent,
+		"as":           as,
+		"packet":       packet,
+		"skep-capture": showCapture,
+		"pidns":        pidns,
+		"signalled":    signalled,
 	})
 }
 

@@ -47,9 +47,11 @@ const policy = `
 
 	# What judges objects, and what runs them.
 	abi, object, verifier/domain < verifier;
+	NONE < vm/cage;
 	isa < vm/engine; # the contract of both engines
-	vm/engine < vm/interp, vm/jit;
-	vm/interp, vm/jit, abi, object, hook, machine < vm;
+	vm/cage, vm/engine < vm/interp;
+	vm/engine < vm/jit;
+	vm/cage, vm/interp, vm/jit, abi, object, hook, machine < vm;
 	hook < machine; # the interface of both machines
 	abi, object, hook, target, machine < kernel;
 	target, hook, vm < rootless;

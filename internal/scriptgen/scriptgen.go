@@ -3,6 +3,7 @@ package scriptgen
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -11,12 +12,21 @@ type Options struct {
 	Probes     int // at most this many probes, at least one
 	Statements int // at most this many in a block
 	Depth      int // of nested statements and expressions
+	// Kinds are the kinds of probes besides those that every kernel has:
+	// "kprobe", "fentry", "perf" (registers of a sample); "write" is for
+	// write_user and "inject" for override, which a kernel may be built without.
+	Kinds []string
+	// Binary is a Go program for probes of user space, "" for none.
+	Binary string
 }
 
 // DefaultOptions give scripts of a few dozen lines.
 var DefaultOptions = Options{Probes: 3, Statements: 5, Depth: 4}
 
-// Script returns the script of a seed. Equal seeds and options give equal scripts.
+// Script returns the script of a seed. Equal seeds and options give equal
+// scripts. They take the parameters 5 and text, and need what is unsafe to be
+// allowed: they are to be loaded and never attached, for they may signal, and
+// write to, any process of the machine.
 func Script(seed uint64, o Options) string {
 	g := &gen{r: rand.New(rand.NewPCG(seed, 0x736b6570)), o: o}
 	return g.script()
@@ -30,6 +40,7 @@ const (
 	boolean
 	text
 	pair // (integer, text)
+	tuple
 	kinds
 )
 
@@ -45,21 +56,60 @@ type probe struct {
 	integers []string
 	strings  []string
 	exits    bool // whether the body may call exit
+	has      feature
+	kind     string // of Options.Kinds, "" when every kernel has it
 }
 
 var probes = []probe{
 	{point: "begin", exits: true},
 	{point: "end"},
+	{point: "self:signal:SIGUSR1"},
 	{point: "interval:s:100", exits: true},
-	{point: "tracepoint:syscalls:sys_enter_openat", integers: []string{"args.flags", "args.dfd", "args.mode"}, strings: []string{"str(args.filename)"}},
+	{point: "tracepoint:syscalls:sys_enter_openat", integers: []string{"args.flags", "args.dfd", "args.mode"}, strings: []string{"str(args.filename)", "str(args.filename, 20)"}},
 	{point: "tracepoint:syscalls:sys_exit_read", integers: []string{"args.ret"}},
-	{point: "tracepoint:syscalls:sys_enter_read,tracepoint:syscalls:sys_enter_write", integers: []string{"args.fd", "args.count"}},
-	{point: "tracepoint:sched:sched_switch", integers: []string{"args.prev_pid", "args.next_prio"}, strings: []string{"args.next_comm", "args.prev_comm"}},
+	{point: "tracepoint:syscalls:sys_enter_read,tracepoint:syscalls:sys_enter_write", integers: []string{"args.fd", "args.count"}, strings: []string{"str(args.buf, args.count)"}},
+	{point: "tracepoint:syscalls:sys_enter_execve", strings: []string{"str(args.filename)", "str(args.argv[0])", "str(args.envp[1])"}, has: argv},
+	{point: "tracepoint:syscalls:sys_enter_dup*"},
+	{point: "tracepoint:syscalls:sys_enter_connect", integers: []string{"((struct sockaddr *)args.uservaddr)->sa_family", "args.addrlen"}},
+	{point: "tracepoint:sched:sched_switch", integers: []string{"args.prev_pid", "args.next_prio", "args.prev_state"}, strings: []string{"args.next_comm", "args.prev_comm"}},
 	{point: "tracepoint:sched:sched_process_exec", integers: []string{"args.pid"}, strings: []string{"args.filename"}},
-	{point: "rawtracepoint:sched_switch"},
-	{point: "tracepoint:timer:hrtimer_start"},
-	{point: "profile:hz:99"},
-	{point: "software:page-faults:100"},
+	{point: "tracepoint:raw_syscalls:sys_enter", integers: []string{"args.id", "args.args[1]", "args.args[pid & 3]"}},
+	{point: "tracepoint:timer:hrtimer_start", integers: []string{"(int64)args.function", "args.expires"}},
+	{point: "tracepoint:sched:sched_process_fork,tracepoint:sched:sched_process_exit,rawtracepoint:sched_switch,profile:hz:49,begin"},
+	{point: "rawtracepoint:sched_switch", integers: []string{"args.prev.pid", "args.next->prio", "args.preempt", "arg0", "(uint64)args.next.mm.pgd", "args.prev.se.sum_exec_runtime"}, strings: []string{"args.prev.comm"}},
+	{point: "rawtracepoint:sys_enter", integers: []string{"args.id", "arg1", "args.regs.ip", "args.regs.di"}, strings: []string{"str(uptr(args.regs.si))"}},
+	{point: "rawtracepoint:sched_process_exec", integers: []string{"args.p.pid", "args.old_pid", "args.bprm.argc"}, strings: []string{"str(args.bprm.filename)"}},
+	{point: "iter:task", integers: []string{"ctx.task.pid", "ctx.meta.seq_num"}, strings: []string{"ctx.task.comm"}},
+	{point: "iter:task_file", integers: []string{"ctx.fd", "ctx.file.f_inode.i_ino"}, has: taskFile},
+	{point: "profile:hz:99", kind: "perf", has: registers},
+	{point: "software:page-faults:100", kind: "perf", has: registers, integers: []string{"ctx.addr"}},
+	{point: "watchpoint:0xffffffff81000000:4:w", kind: "perf", has: registers | watched},
+	{point: "kprobe:vfs_read", kind: "kprobe", has: registers | function | kprobeOnly, integers: []string{"arg0", "arg2", "args.count", "args.file.f_inode.i_ino", "sarg0"}, strings: []string{"str(args.buf)"}},
+	{point: "kretprobe:vfs_read,kretprobe:vfs_write", kind: "kprobe", has: registers | function, integers: []string{"retval"}},
+	{point: "kprobe:vfs_read,kprobe:vfs_write,tracepoint:sched:sched_switch", kind: "kprobe"},
+	{point: "fentry:tcp_connect", kind: "fentry", has: socket, integers: []string{"args.sk.__sk_common.skc_dport", "args.sk.__sk_common.skc_family"}, strings: []string{"func"}},
+	{point: "fexit:vfs_read", kind: "fentry", integers: []string{"retval", "args.count", "args.file.f_pos"}},
+	{point: "uprobe:BINARY:runtime.mallocgc", kind: "user", has: registers | function, integers: []string{"arg0", "sarg1"}},
+	{point: "uretprobe:BINARY:runtime.mallocgc", kind: "user", has: registers | function, integers: []string{"retval"}},
+}
+
+// available are the probes that the options allow.
+func (o *Options) available() []probe {
+	var list []probe
+	for _, p := range probes {
+		if p.kind == "" || p.kind == "user" && o.Binary != "" || slices.Contains(o.Kinds, p.kind) {
+			p.point = strings.ReplaceAll(p.point, "BINARY", o.Binary)
+			p.has |= hooked
+			if slices.Contains(o.Kinds, "write") {
+				p.has |= writing
+			}
+			if slices.Contains(o.Kinds, "inject") && p.has&kprobeOnly != 0 {
+				p.has |= injected
+			}
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // Maps have fixed names and types, so that every use fits every other.
@@ -76,6 +126,10 @@ var maps = []struct {
 	{"@text", []kind{integer}, text},
 	{"@two", []kind{integer, text}, integer},
 	{"@pair", []kind{integer}, pair},
+	{"@lru", []kind{integer}, integer},
+	{"@percpu", []kind{text}, integer},
+	{"@both", []kind{integer}, text},
+	{"@plain", []kind{integer, text}, pair},
 }
 
 // Aggregations are written by their function alone.
@@ -116,12 +170,18 @@ func (g *gen) pick(list ...string) string        { return list[g.n(len(list))] }
 func (g *gen) writef(format string, args ...any) { fmt.Fprintf(&g.b, format, args...) }
 
 func (g *gen) script() string {
+	include := ""
+	if g.chance(30) {
+		include = "#include <linux/sched.h>\n"
+	}
+	g.writef(preamble, include, configs[g.n(len(configs))])
+	list := g.o.available()
 	for range 1 + g.n(g.o.Probes) {
-		p := probes[g.n(len(probes))]
+		p := list[g.n(len(list))]
 		g.probe, g.vars, g.exprs = &p, nil, 0
 		g.writef("%s", p.point)
 		if g.chance(30) && p.point != "begin" && p.point != "end" {
-			g.writef(" /%s/", g.boolean(2))
+			g.writef(" /%s/", g.filter())
 		}
 		g.writef(" {\n")
 		g.block(1, g.o.Depth)
@@ -129,6 +189,15 @@ func (g *gen) script() string {
 	}
 	g.define()
 	return g.b.String()
+}
+
+// filter is a condition without blocks, where the body could seem to begin.
+func (g *gen) filter() string {
+	for {
+		if s := g.boolean(2); !strings.Contains(s, "{") {
+			return s
+		}
+	}
 }
 
 // define gives every map that the script speaks of a value, since reading one
@@ -181,12 +250,28 @@ func (g *gen) line(indent int, format string, args ...any) {
 }
 
 func (g *gen) statement(indent, depth int) {
-	simple := 9
+	simple := 13
 	n := simple
 	if depth > 0 {
-		n += 6
+		n += 7
 	}
-	switch g.n(n) {
+	what := g.n(n)
+	switch {
+	case what == 19:
+		if g.loops < 2 {
+			g.mapLoop(indent, depth)
+		}
+		return
+	case what >= 11 && what < 13:
+		g.keep(indent, min(depth, 2))
+		return
+	case what >= 9 && what < 11:
+		g.line(indent, "%s", g.fill(g.template(statements).text, min(depth, 2)))
+		return
+	case what >= 13:
+		what -= 4
+	}
+	switch what {
 	case 0: // a new variable
 		k := kind(g.n(int(kinds)))
 		g.names++
@@ -202,7 +287,7 @@ func (g *gen) statement(indent, depth int) {
 		if v, ok := g.variable(integer); ok {
 			switch g.n(3) {
 			case 0:
-				g.line(indent, "%s %s %s;", v, g.pick("+=", "-=", "*=", "&=", "|=", "^="), g.integer(depth))
+				g.line(indent, "%s %s %s;", v, g.pick("+=", "-=", "*=", "&=", "|=", "^="), g.operand(depth))
 			case 1:
 				g.line(indent, "%s%s;", v, g.pick("++", "--"))
 			case 2:
@@ -210,7 +295,7 @@ func (g *gen) statement(indent, depth int) {
 			}
 			return
 		}
-		g.line(indent, "@n = %s;", g.integer(depth))
+		g.line(indent, "@n %s %s;", g.pick("=", "+=", "-=", "*=", "&=", "|=", "^="), g.operand(depth))
 	case 2: // put into a map
 		m := maps[g.n(len(maps))]
 		g.line(indent, "%s%s = %s;", m.name, g.key(m.key, depth), g.expr(m.value, depth))
@@ -367,7 +452,7 @@ func (g *gen) keyTuple(parts []kind, depth int) string {
 func (g *gen) variable(k kind) (string, bool) {
 	var fit []string
 	for _, v := range g.vars {
-		if v.kind == k && !strings.HasPrefix(v.name, "$i") {
+		if v.kind == k && !strings.HasPrefix(v.name, "$i") && !strings.HasPrefix(v.name, "$kv") {
 			fit = append(fit, v.name)
 		}
 	}
@@ -408,7 +493,9 @@ func (g *gen) integer(depth int) string {
 	if depth <= 0 || g.chance(35) || g.exprs > 60 {
 		return g.atom()
 	}
-	switch g.n(9) {
+	switch g.n(13) {
+	case 9, 10, 11, 12:
+		return g.fill(g.template(integers).text, depth-1)
 	case 0, 1, 2:
 		return fmt.Sprintf("(%s %s %s)", g.integer(depth-1), g.pick("+", "-", "*", "&", "|", "^"), g.integer(depth-1))
 	case 3:
@@ -418,7 +505,7 @@ func (g *gen) integer(depth int) string {
 	case 5:
 		return fmt.Sprintf("(%s ? %s : %s)", g.boolean(depth-1), g.integer(depth-1), g.integer(depth-1))
 	case 6:
-		return fmt.Sprintf("(%s)%s", g.pick("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"), g.integer(depth-1))
+		return fmt.Sprintf("(%s)%s", g.pick("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"), g.atomInParens())
 	case 7:
 		return fmt.Sprintf("%s%s", g.pick("-", "~"), g.atomInParens())
 	}
@@ -463,7 +550,9 @@ func (g *gen) boolean(depth int) string {
 	if depth <= 0 {
 		return g.pick("true", "false", "pid == 1", "cpu < 2", "tid != pid")
 	}
-	switch g.n(6) {
+	switch g.n(9) {
+	case 6, 7, 8:
+		return g.fill(g.template(booleans).text, depth-1)
 	case 0, 1:
 		return fmt.Sprintf("(%s %s %s)", g.integer(depth-1), g.pick("==", "!=", "<", "<=", ">", ">="), g.integer(depth-1))
 	case 2:
@@ -484,7 +573,11 @@ func (g *gen) text(depth int) string {
 	if len(g.probe.strings) > 0 && g.chance(40) {
 		return g.pick(g.probe.strings...)
 	}
-	switch g.n(6) {
+	switch g.n(9) {
+	case 6, 7, 8:
+		if depth > 0 {
+			return g.fill(g.template(texts).text, depth-1)
+		}
 	case 0:
 		return g.pick(`""`, `"x"`, `"hello"`, `"tab\t and \"quotes\""`, `"0123456789012345678901234567890123456789"`)
 	case 1:

@@ -23,6 +23,7 @@ type Machine struct {
 	regions []*region
 	globals map[*ir.Global]uint64
 	handles map[any]uint64
+	found   map[string]uint64 // by function, map and key
 	depth   int
 }
 
@@ -216,8 +217,15 @@ func (m *Machine) value(v *ir.Value, get func(*ir.Value) uint64) (uint64, error)
 		}
 		return h, nil
 	case ir.OpLoad:
-		return m.load(v.Args[0].Type.Space, arg(0), v.Type.Bytes())
+		x, err := m.load(v.Args[0].Type.Space, arg(0), v.Type.Bytes())
+		if v.IsVolatile() {
+			m.Trace = append(m.Trace, fmt.Sprintf("load %s %#x", v.Type, x))
+		}
+		return x, err
 	case ir.OpStore:
+		if v.IsVolatile() {
+			m.Trace = append(m.Trace, fmt.Sprintf("store %s %#x", v.Args[1].Type, arg(1)))
+		}
 		return 0, m.store(arg(0), v.Args[1].Type.Bytes(), arg(1))
 	case ir.OpMemZero:
 		b, err := m.at(arg(0), int(v.Int))
@@ -280,9 +288,54 @@ func (m *Machine) atomic(v *ir.Value, arg func(int) uint64) (uint64, error) {
 	return old, m.store(arg(0), n, x)
 }
 
+// fill writes hashes of what a function that fills memory depends on.
+func (m *Machine) fill(v *ir.Value, e *ir.Extern, args []uint64) (uint64, error) {
+	text := e.Name
+	for i, a := range v.Args[1:] {
+		if a.Type.IsInt() {
+			text += fmt.Sprintf(" %d", args[i+1])
+		}
+	}
+	for i := range args[1] {
+		if err := m.store(args[0]+i, 1, hash(fmt.Sprint(text, i))); err != nil {
+			return 0, err
+		}
+	}
+	return hash(text), nil
+}
+
+// find looks up a key, and finds the same again until memory is written.
+func (m *Machine) find(v *ir.Value, e *ir.Extern, args []uint64) (uint64, error) {
+	key, err := m.at(args[1], int(v.Args[0].Aux.(*ir.Map).KeySize))
+	if err != nil {
+		return 0, err
+	}
+	text := fmt.Sprintf("%s %d %x", e.Name, args[0], key)
+	p, ok := m.found[text]
+	if !ok {
+		if hash(text)%3 != 0 {
+			p = m.NewMemory(e.Result.Space, make([]byte, max(e.Result.Size, 8)))
+		}
+		if m.found == nil {
+			m.found = map[string]uint64{}
+		}
+		m.found[text] = p
+	}
+	return p, nil
+}
+
 // extern does what a helper might, see Machine.
 func (m *Machine) extern(v *ir.Value, e *ir.Extern, args []uint64) (uint64, error) {
 	text := e.Name
+	if e.Effect.Fills {
+		return m.fill(v, e, args)
+	}
+	if e.Effect.Finds {
+		return m.find(v, e, args)
+	}
+	if e.Effect.Writes != 0 {
+		m.found = nil
+	}
 	behind := func(i int, set ir.SpaceSet) []byte {
 		t := v.Args[i].Type
 		if !t.IsPtr() || !set.Has(t.Space) {

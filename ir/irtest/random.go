@@ -53,8 +53,11 @@ type gen struct {
 	pure   []*ir.Extern
 	read   []*ir.Extern
 	write  *ir.Extern
+	fill   *ir.Extern
 	noise  *ir.Extern
 	lookup *ir.Extern
+	find   *ir.Extern
+	table  *ir.Map
 
 	b       *ir.Builder
 	vals    []*ir.Value // integers that may be used here
@@ -191,6 +194,10 @@ func (g *gen) externs() {
 		Name: "fill", Params: []ir.Type{ir.PtrTo(ir.SpaceMem)}, Result: ir.I64,
 		Effect: ir.Effects{Writes: mem},
 	})
+	g.fill = add(ir.Extern{
+		Name: "fetch", Params: []ir.Type{ir.PtrTo(ir.SpaceMem), ir.I64, ir.I64}, Result: ir.I64,
+		Effect: ir.Effects{Writes: mem, Fills: true},
+	})
 	g.noise = add(ir.Extern{
 		Name: "output", Params: []ir.Type{ir.I64}, Result: ir.I64,
 		Effect: ir.Effects{Volatile: true},
@@ -198,6 +205,10 @@ func (g *gen) externs() {
 	g.lookup = add(ir.Extern{
 		Name: "lookup", Params: []ir.Type{ir.I64}, Result: ir.MemPtr(ir.SpaceMapValue, 16).OrNull(),
 		Effect: ir.Effects{Volatile: true},
+	})
+	g.find = add(ir.Extern{
+		Name: "find", Params: []ir.Type{ir.PtrTo(ir.SpaceMap), ir.PtrTo(ir.SpaceMem)}, Result: ir.MemPtr(ir.SpaceMapValue, 16).OrNull(),
+		Effect: ir.Effects{Reads: mem, Volatile: true, Finds: true},
 	})
 	if len(g.ts) > 0 {
 		g.m.Externs = append(
@@ -220,6 +231,8 @@ func (g *gen) vars(plain bool) {
 			g.m.Globals[i].Init[j] = byte(g.r.Uint32())
 		}
 	}
+	g.table = &ir.Map{Name: "table", Type: 1, KeySize: 8, ValueSize: 16, MaxEntries: 4}
+	g.m.Maps = append(g.m.Maps, g.table)
 	if plain {
 		return
 	}
@@ -370,10 +383,14 @@ func (g *gen) stmt(depth int) {
 		g.keep(b.Swap(g.val(pick(g, ints[1:]))))
 	case n < 40:
 		g.keep(b.Resize(g.cond(), t, g.chance(50)))
-	case n < 50:
+	case n < 49:
 		g.keep(b.Load(t, g.place()))
-	case n < 61:
+	case n < 50:
+		g.keep(b.VolatileLoad(t, g.place()))
+	case n < 60:
 		b.Store(g.place(), g.val(t))
+	case n < 61:
+		b.VolatileStore(g.place(), g.val(t))
 	case n < 63:
 		b.MemCopy(pick(g, g.slots), b.Global(pick(g, g.m.Globals)), 4<<g.r.IntN(3))
 	case n < 65:
@@ -388,6 +405,8 @@ func (g *gen) stmt(depth int) {
 		g.keep(b.CallExtern(g.read[0], g.place(), g.val(ir.I64)))
 	case n < 76:
 		g.keep(b.CallExtern(g.write, g.place()))
+	case n < 77:
+		g.fetch()
 	case n < 78:
 		b.CallExtern(g.noise, g.val(ir.I64))
 	case n < 79:
@@ -413,6 +432,27 @@ func (g *gen) stmt(depth int) {
 	}
 }
 
+// fetch fills a buffer, often one of its own, with something that others may
+// hold already.
+func (g *gen) fetch() {
+	b := g.b
+	buf := pick(g, g.slots)
+	if g.chance(70) {
+		buf = b.Alloca(16, nil, "buf")
+		if g.chance(70) {
+			b.MemZero(buf, 16)
+		}
+		if g.chance(20) {
+			g.slots = append(g.slots, buf)
+		}
+	}
+	g.keep(b.CallExtern(g.fill, buf, b.Const(ir.I64, 16), b.Const(ir.I64, int64(g.r.IntN(2)))))
+	g.keep(b.Load(ir.I64, b.Offset(buf, 8)))
+	if g.chance(30) {
+		g.keep(b.CallExtern(g.read[0], buf, g.val(ir.I64)))
+	}
+}
+
 // core asks for facts of types and reads kernel memory.
 func (g *gen) core() {
 	p := g.b.IntToPtr(g.val(ir.I64), ir.PtrTo(pick(g, []ir.Space{ir.SpaceKernel, ir.SpaceUser})))
@@ -430,7 +470,19 @@ func (g *gen) core() {
 // checked looks something up and uses it where it is not null.
 func (g *gen) checked(depth int) {
 	b := g.b
-	p := b.CallExtern(g.lookup, g.val(ir.I64))
+	var p *ir.Value
+	if g.chance(50) {
+		p = b.CallExtern(g.lookup, g.val(ir.I64))
+	} else {
+		key := b.Alloca(8, nil, "key")
+		if g.chance(20) {
+			b.Store(key, g.val(ir.I64))
+		} else {
+			b.MemZero(key, 8)
+			b.Store(b.Offset(key, int64(4*g.r.IntN(2))), b.Const(ir.I32, int64(g.r.IntN(2))))
+		}
+		p = b.CallExtern(g.find, b.Map(g.table), key)
+	}
 	then, done := g.current.NewBlock("found"), g.current.NewBlock("")
 	b.If(b.Compare(ir.OpNe, p, b.Null(p.Type)), then, done)
 	vals := len(g.vals)

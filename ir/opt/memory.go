@@ -99,6 +99,9 @@ func allocaUses(f *ir.Func, addrs *addressBook) map[*ir.Value]*allocaUse {
 				if u == nil {
 					continue
 				}
+				if v.IsVolatile() {
+					u.other = true
+				}
 				switch v.Op {
 				case ir.OpPtrAdd, ir.OpField, ir.OpNonNull, ir.OpLoad, ir.OpMemZero:
 				case ir.OpStore:
@@ -131,6 +134,9 @@ type fact struct {
 	address
 	size int64
 	val  *ir.Value // nil for zeros
+	// found, if not nil, makes this a fact of a map instead: a key with the
+	// bytes that were there then was looked up by this call.
+	found *ir.Value
 }
 
 // maxFacts bounds what is remembered of memory at one place.
@@ -140,6 +146,7 @@ type memory struct {
 	f     *ir.Func
 	addrs *addressBook
 	info  map[*ir.Value]*allocaUse
+	keys  map[*ir.Value][]piece // by call that looks them up
 }
 
 // private reports whether root is an alloca whose address nothing else knows.
@@ -163,13 +170,18 @@ func (m *memory) mayAlias(a address, n int64, b address, k int64) bool {
 		}
 	}
 	x, y := a.root.Type.Space, b.root.Type.Space
-	// Plain memory may be any: a subprogram gets it from its caller.
-	return x == y || x == ir.SpaceMem || y == ir.SpaceMem
+	// Plain memory may be any: a subprogram gets it from its caller. So may be
+	// what lies at an address of the kernel: that of a variable, as a number.
+	return x == y || x == ir.SpaceMem || y == ir.SpaceMem ||
+		x == ir.SpaceKernel && y.Writable() || y == ir.SpaceKernel && x.Writable()
 }
 
-// clobbers reports whether v may write to memory that e speaks of.
+// clobbers reports whether v may write to memory that e speaks of. What a
+// volatile load reads may have been changed by something else.
 func (m *memory) clobbers(v *ir.Value, e *fact) bool {
 	switch v.Op {
+	case ir.OpLoad:
+		return v.IsVolatile() && m.mayAlias(e.address, e.size, m.addrs.of(v.Args[0]), int64(v.Type.Bytes()))
 	case ir.OpStore:
 		return m.mayAlias(e.address, e.size, m.addrs.of(v.Args[0]), int64(v.Args[1].Type.Bytes()))
 	case ir.OpMemZero, ir.OpMemCopy:
@@ -186,7 +198,14 @@ func (m *memory) clobbers(v *ir.Value, e *fact) bool {
 		if writes == 0 {
 			return false
 		}
+		if e.found != nil {
+			// Values of a map change without its keys.
+			return !isFill(v)
+		}
 		if m.private(e.root) {
+			if !writes.Has(ir.SpaceStack) && !writes.Has(ir.SpaceMem) {
+				return false
+			}
 			for _, a := range v.Args {
 				if a.Type.IsPtr() && m.addrs.of(a).root == e.root {
 					return true
@@ -195,6 +214,11 @@ func (m *memory) clobbers(v *ir.Value, e *fact) bool {
 			return false
 		}
 		space := e.root.Type.Space
+		if space == ir.SpaceKernel && !writes.Has(space) {
+			return slices.ContainsFunc(v.Args, func(a *ir.Value) bool {
+				return a.Type.IsPtr() && a.Type.Space.Writable() && !m.private(m.addrs.of(a).root)
+			})
+		}
 		if space == ir.SpaceMem {
 			return writes&ir.Spaces(ir.SpaceMem, ir.SpaceStack, ir.SpaceMapValue, ir.SpacePacket) != 0
 		}
@@ -209,7 +233,7 @@ func (m *memory) clobbers(v *ir.Value, e *fact) bool {
 func loads(p *context) bool {
 	f := p.f
 	cfg := ir.NewCFG(f)
-	m := &memory{f: f, addrs: addresses(f)}
+	m := &memory{f: f, addrs: addresses(f), keys: map[*ir.Value][]piece{}}
 	m.info = allocaUses(f, m.addrs)
 	writers := loopWriters(cfg)
 	sub := ir.NewSubst(f)
@@ -222,6 +246,11 @@ func loads(p *context) bool {
 		for _, v := range b.Values {
 			for i, a := range v.Args {
 				v.Args[i] = sub.Of(a)
+			}
+			if v.IsVolatile() {
+				state = m.kill(state, v)
+				kept = append(kept, v)
+				continue
 			}
 			switch v.Op {
 			case ir.OpLoad:
@@ -245,7 +274,7 @@ func loads(p *context) bool {
 					changed = true
 					break
 				}
-				state = remember(state, fact{ad, n, v})
+				state = remember(state, fact{address: ad, size: n, val: v})
 			case ir.OpStore:
 				ad := m.addrs.of(v.Args[0])
 				x := v.Args[1]
@@ -256,12 +285,23 @@ func loads(p *context) bool {
 					continue
 				}
 				state = m.kill(state, v)
-				state = remember(state, fact{ad, n, x})
+				state = remember(state, fact{address: ad, size: n, val: x})
 			case ir.OpMemZero:
 				state = m.kill(state, v)
-				state = remember(state, fact{m.addrs.of(v.Args[0]), v.Int, nil})
+				state = remember(state, fact{address: m.addrs.of(v.Args[0]), size: v.Int})
 			case ir.OpMemCopy, ir.OpAtomic, ir.OpCall:
 				state = m.kill(state, v)
+				key, ok := m.keyOf(state, v)
+				if !ok {
+					break
+				}
+				if by := m.found(state, v, key); by != nil {
+					sub.Replace(v, by)
+					changed = true
+					continue
+				}
+				m.keys[v] = key
+				state = remember(state, fact{address: m.addrs.of(v.Args[1]), size: keySize(v), found: v})
 			}
 			kept = append(kept, v)
 		}
@@ -307,6 +347,10 @@ func loopWriters(cfg *ir.CFG) map[*ir.Loop][]*ir.Value {
 		for _, b := range l.Blocks {
 			for _, v := range b.Values {
 				switch v.Op {
+				case ir.OpLoad:
+					if v.IsVolatile() {
+						w[l] = append(w[l], v)
+					}
 				case ir.OpStore, ir.OpMemZero, ir.OpMemCopy, ir.OpAtomic, ir.OpCall:
 					w[l] = append(w[l], v)
 				}
@@ -318,7 +362,7 @@ func loopWriters(cfg *ir.CFG) map[*ir.Loop][]*ir.Value {
 
 func lookup(state []fact, ad address, n int64, t ir.Type) (val *ir.Value, zero bool) {
 	for _, e := range slices.Backward(state) {
-		if e.base != ad.base {
+		if e.base != ad.base || e.found != nil {
 			continue
 		}
 		if e.val != nil && e.off == ad.off && e.size == n && (e.val.Type == t || t.IsPtr() && ir.Assignable(e.val.Type, t)) {
@@ -349,7 +393,7 @@ func (m *memory) kill(state []fact, v *ir.Value) []fact {
 			out = append(out, e)
 			continue
 		}
-		if e.val != nil || v.Op != ir.OpStore {
+		if e.val != nil || e.found != nil || v.Op != ir.OpStore {
 			continue
 		}
 		// A store into zeroed memory leaves zeros on both sides.
@@ -359,7 +403,7 @@ func (m *memory) kill(state []fact, v *ir.Value) []fact {
 		}
 		end := ad.off + int64(v.Args[1].Type.Bytes())
 		if n := ad.off - e.off; n > 0 {
-			out = append(out, fact{e.address, n, nil})
+			out = append(out, fact{address: e.address, size: n})
 		}
 		if n := e.off + e.size - end; n > 0 {
 			e.off, e.size = end, n
@@ -524,7 +568,7 @@ func (d *deadStore) step(v *ir.Value, live bitset) (dead bool) {
 			n = int64(v.Args[1].Type.Bytes())
 		}
 		if from, to, exact, ok := d.bytes(v.Args[0], n); ok {
-			if !live.any(from, to) && d.uses[v.ID] == 0 {
+			if !live.any(from, to) && d.uses[v.ID] == 0 && !v.IsVolatile() {
 				return true
 			}
 			if exact {

@@ -14,7 +14,7 @@ func costly(v *ir.Value) bool {
 	case ir.OpCall, ir.OpUDiv, ir.OpSDiv, ir.OpUMod, ir.OpSMod, ir.OpMul:
 		return true
 	case ir.OpLoad:
-		return !v.Args[0].Type.Space.Direct() // a helper call
+		return !v.Args[0].Type.Space.Direct() && !v.IsVolatile() // a helper call
 	}
 	return false
 }

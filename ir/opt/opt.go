@@ -96,6 +96,10 @@ var passes = []pass{
 	},
 	{name: "loads", stage: again, run: loads, optional: true},
 	{
+		name: "fills", stage: again, run: fills, optional: true,
+		after: []need{{"gvn", "addresses that are read from have to be one value"}},
+	},
+	{
 		name: "dse", stage: again, run: deadStores, optional: true,
 		after: []need{{"loads", "a store is dead when its value was forwarded to all loads"}},
 	},

@@ -228,8 +228,56 @@ func (s *simplifier) convert(v *ir.Value) *ir.Value {
 	return nil
 }
 
+// counted is the number that y, the truth of a comparison, adds to a sum: for
+// numbers below 1<<63 it is the sign of a difference, which takes no branch. A
+// truth that is used for anything else stays what the verifier learns from.
+func (s *simplifier) counted(y *ir.Value) *ir.Value {
+	if y.Op != ir.OpZExt || y.Type != ir.I64 || !s.single(y) {
+		return nil
+	}
+	cmp := y.Args[0]
+	if !cmp.Op.IsCompare() || !s.single(cmp) || cmp.Args[0].Type != ir.I64 {
+		return nil
+	}
+	a, b := cmp.Args[0], cmp.Args[1]
+	switch cmp.Op {
+	case ir.OpUGt, ir.OpSGt:
+		a, b = b, a
+	case ir.OpULt, ir.OpSLt:
+	case ir.OpULe, ir.OpSLe:
+		c, ok := b.IsConst()
+		if !ok || c < 0 || c == 1<<63-1 {
+			return nil
+		}
+		b = s.konst(ir.I64, c+1, b)
+	case ir.OpUGe, ir.OpSGe:
+		c, ok := b.IsConst()
+		if !ok || c <= 0 {
+			return nil
+		}
+		a, b = s.konst(ir.I64, c-1, b), a
+	default:
+		return nil
+	}
+	if !s.nonNegative(a) || !s.nonNegative(b) {
+		return nil
+	}
+	diff := s.emit(s.f.NewValue(ir.OpSub, ir.I64, y.Pos, a, b))
+	return s.emit(s.f.NewValue(ir.OpLShr, ir.I64, y.Pos, diff, s.konst(ir.I64, 63, y)))
+}
+
 func (s *simplifier) binary(v *ir.Value) *ir.Value {
 	x, y := v.Args[0], v.Args[1]
+	if v.Op == ir.OpAdd || v.Op == ir.OpSub {
+		if n := s.counted(y); n != nil {
+			return become(v, v.Op, x, n)
+		}
+	}
+	if v.Op == ir.OpAdd {
+		if n := s.counted(x); n != nil {
+			return become(v, ir.OpAdd, y, n)
+		}
+	}
 	xc, xok := x.IsConst()
 	yc, yok := y.IsConst()
 	if xok && yok {

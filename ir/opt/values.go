@@ -319,7 +319,13 @@ func (d *divider) konst(n int64) *ir.Value {
 func (d *divider) expand(cpu int) bool {
 	x, y, t := d.v.Args[0], d.v.Args[1], d.v.Type
 	if t == ir.I1 {
-		return false // folded by simplify, or not worth it
+		// The divisor is 1 (or -1, which is the same), or it is 0, by which a
+		// quotient is 0 and a remainder the dividend.
+		if d.v.Op == ir.OpSMod {
+			y = d.op(ir.OpXor, y, d.konst(1))
+		}
+		become(d.v, ir.OpAnd, x, y)
+		return true
 	}
 	last := int64(t.Bits - 1)
 	if c, ok := y.IsConst(); ok {

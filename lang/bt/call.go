@@ -12,7 +12,8 @@ import (
 func (g *gen) call(e *syntax.Call) *ir.Value {
 	defer g.at(e.Loc)()
 	if inst := g.info.Funcs[e]; inst != nil {
-		return g.callUser(e, inst)
+		v, _ := g.callUser(e, inst)
+		return v
 	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "printf", "errorf", "warnf":
@@ -31,7 +32,7 @@ func (g *gen) call(e *syntax.Call) *ir.Value {
 			args = append(args, g.scalarArg("code", e.Args[0]))
 		}
 		g.event(object.Event{Kind: object.EventExit}, args)
-		g.b.Jump(g.leave)
+		g.exit()
 		// What follows is never run, but has to be lowered somewhere.
 		g.b.At(g.block("after.exit"))
 	case "time":
@@ -81,9 +82,14 @@ func (g *gen) nsecs(e *syntax.Call) *ir.Value {
 
 // callInto lowers a call whose result lies in memory.
 func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
+	if inst := g.info.Funcs[e]; inst != nil {
+		_, out := g.callUser(e, inst)
+		g.copyInto(dst, g.b.Offset(out, outResult), inst.Result, t)
+		return
+	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "str":
-		g.strInto(dst, e, t)
+		g.strInto(dst, e, t, padded)
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "usym":
@@ -99,8 +105,17 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 }
 
+// A strForm says what is wanted of a string that is read.
+type strForm uint8
+
+const (
+	padded   strForm = iota // all of it, with zeros behind its end
+	unpadded                // all of it; behind its end may be anything
+	prefix                  // its beginning, unpadded: more does not matter
+)
+
 // strInto reads a string through a pointer into the t.Size bytes at dst.
-func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
+func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, form strForm) {
 	x := e.Args[0]
 	xt := g.typeOf(x)
 	size := min(g.typeOf(e).Size, t.Size)
@@ -111,19 +126,34 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 	addr := g.value(x)
 	n := g.const64(int64(size))
+	want := n // what was asked for, with the zero at the end
 	if len(e.Args) == 2 {
-		if _, ok := g.info.Consts[e.Args[1]]; !ok {
-			n = g.clamp(g.b.Binary(ir.OpAdd, g.int(g.value(e.Args[1])), g.const64(1)), int64(size))
+		if k, ok := g.info.Consts[e.Args[1]]; ok {
+			want = g.const64(k.Int + 1)
+		} else {
+			want = g.b.Binary(ir.OpAdd, g.int(g.value(e.Args[1])), g.const64(1))
+			n = g.clamp(want, int64(size))
 		}
 	}
-	g.b.MemZero(dst, t.Size)
+	if form == padded {
+		g.b.MemZero(dst, t.Size)
+	}
 	read := func(space check.Space) {
 		h := hReadKernelStr
 		if space == check.UserSpace {
 			h = hReadUserStr
 		}
 		r := g.helper(h, dst, n, g.pointer(g.int(addr), space))
-		g.ifThen(g.b.Compare(ir.OpSLt, r, g.const64(0)), func() { g.lose(object.LossFault, "str") })
+		if form == prefix {
+			g.ifThen(g.b.Compare(ir.OpSLt, r, g.const64(0)), func() { g.lose(object.LossFault, "str") })
+			return
+		}
+		// Neither an error nor a string that takes all the room there is.
+		g.ifThen(g.b.Compare(ir.OpUGe, r, g.const64(int64(size))), func() {
+			g.ifElse(g.b.Compare(ir.OpSLt, r, g.const64(0)),
+				func() { g.lose(object.LossFault, "str") },
+				func() { g.cutString(dst, want, addr, size, space, len(e.Args) == 1) })
+		})
 	}
 	space := xt.Space
 	if xt.Kind != check.Pointer || space != check.UserSpace && g.argumentsOfAnySpace() {
@@ -146,6 +176,34 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	default:
 		read(check.KernelSpace)
 	}
+}
+
+// cutString looks at a string of which size-1 bytes were read. Where it goes on
+// and no less was asked for, its next byte takes the place of the zero at its
+// end, which is what marks strings that were cut, and it is counted.
+func (g *gen) cutString(dst, want, addr *ir.Value, size int, space check.Space, all bool) {
+	look := func() {
+		last := g.b.Offset(dst, int64(size-1))
+		next := g.b.Binary(ir.OpAdd, g.int(addr), g.const64(int64(size-1)))
+		g.readSpace(last, g.const64(1), next, space, func() {})
+		g.ifThen(g.b.Compare(ir.OpNe, g.b.Load(ir.I8, last), g.b.Const(ir.I8, 0)), func() { g.lose(object.LossString, "str") })
+	}
+	if all {
+		look()
+		return
+	}
+	g.ifThen(g.b.Compare(ir.OpUGt, want, g.const64(int64(size))), look)
+}
+
+// isStr reports whether an expression is a call of str that is not known
+// before it runs.
+func (g *gen) isStr(e syntax.Expr) (*syntax.Call, bool) {
+	call, ok := e.(*syntax.Call)
+	if !ok || g.info.Funcs[call] != nil || g.info.Calls[call] == nil || g.info.Calls[call].Name != "str" {
+		return nil, false
+	}
+	_, known := g.info.Consts[e]
+	return call, !known
 }
 
 // argumentsOfAnySpace reports whether the probe is on functions of the kernel,
@@ -194,13 +252,14 @@ type arg struct {
 	name  string
 	t     *check.Type
 	write func(dst *ir.Value)
+	shown *object.Type // when it is not shown as its type is
 }
 
 // scalarArg computes a number now and writes it later.
 func (g *gen) scalarArg(name string, e syntax.Expr) arg {
 	t := g.typeOf(e)
 	v := g.int(g.value(e))
-	return arg{name, t, func(dst *ir.Value) { g.b.Store(dst, g.b.Resize(v, memType(t), false)) }}
+	return arg{name: name, t: t, write: func(dst *ir.Value) { g.b.Store(dst, g.b.Resize(v, memType(t), false)) }}
 }
 
 // valueArg computes scalars now; what lies in memory is written straight into
@@ -210,7 +269,44 @@ func (g *gen) valueArg(name string, e syntax.Expr) arg {
 	if t.IsScalar() {
 		return g.scalarArg(name, e)
 	}
-	return arg{name, t, func(dst *ir.Value) { g.into(dst, e, t) }}
+	if r := g.info.PrintedArgs[e]; r != nil {
+		e = r
+	}
+	if g.mayLeave(e) {
+		// No record may be held when the program ends.
+		src := g.b.Alloca(t.Size, nil, "part")
+		g.into(src, e, t)
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.b.MemCopy(dst, src, t.Size) }}
+	}
+	// Who reads the record ends at the end of a string.
+	if call, ok := g.isStr(e); ok {
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.strInto(dst, call, t, unpadded) }}
+	}
+	if id, ok := e.(*syntax.Ident); ok && id.Name == "comm" && t.Size >= commSize {
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.helper(hComm, dst, g.const64(commSize)) }}
+	}
+	return arg{name: name, t: t, write: func(dst *ir.Value) { g.into(dst, e, t) }}
+}
+
+// mayLeave reports whether the program may end while an expression is computed.
+func (g *gen) mayLeave(e syntax.Expr) bool {
+	found := false
+	syntax.Walk(e, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.Return, *syntax.Jump:
+			found = true
+		case *syntax.Ident:
+			found = found || n.Name == "ctx" && g.inst.Ctx.Kind == hook.Iter
+		case *syntax.Call:
+			if callee := g.info.Funcs[n]; callee != nil {
+				found = found || callee.Exits
+			} else if f := g.info.Calls[n]; f != nil {
+				found = found || f.Name == "exit" || f.Name == "assert"
+			}
+		}
+		return !found
+	})
+	return found
 }
 
 // event reserves a record of the ring buffer, fills it in and submits it.
@@ -219,7 +315,12 @@ func (g *gen) event(ev object.Event, args []arg) {
 	for _, a := range args {
 		align := a.t.Align()
 		offset = (offset + align - 1) / align * align
-		ev.Args = append(ev.Args, object.Field{Name: a.name, Offset: offset, Type: showType(a.t)})
+		shown := a.shown
+		if shown == nil {
+			t := showType(a.t)
+			shown = &t
+		}
+		ev.Args = append(ev.Args, object.Field{Name: a.name, Offset: offset, Type: *shown})
 		offset += a.t.Size
 	}
 	ev.Size = (offset + 7) / 8 * 8
@@ -233,18 +334,42 @@ func (g *gen) event(ev object.Event, args []arg) {
 	yes, no, done := g.block("record"), g.block("record.lost"), g.block("submitted")
 	g.b.If(g.b.Compare(ir.OpNe, record, g.b.Null(record.Type)), yes, no)
 	g.b.Block.Likely = ir.Then
+	fill := func(p *ir.Value) {
+		g.b.Store(p, g.b.Const(ir.I64, g.eventWord(id)))
+		for i, a := range args {
+			a.write(g.b.Offset(p, int64(ev.Args[i].Offset)))
+		}
+	}
 	g.b.At(no)
-	g.lose(object.LossEvent, string(ev.Kind))
-	g.b.Jump(done)
+	if ev.Kind == object.EventExit || ev.Kind == object.EventAssert {
+		// What ends the run is never lost.
+		last := g.b.Global(g.lastRecord(ev.Size))
+		fill(g.b.Offset(last, 8))
+		g.b.Atomic(ir.AtomicAdd, last, g.const64(1), false)
+	} else {
+		g.lose(object.LossEvent, string(ev.Kind))
+	}
+	g.jump(done)
 	g.b.At(yes)
 	p := g.b.NonNull(record)
-	g.b.Store(p, g.b.Const(ir.I64, g.eventWord(id)))
-	for i, a := range args {
-		a.write(g.b.Offset(p, int64(ev.Args[i].Offset)))
-	}
+	fill(p)
 	g.helper(hRingbufSubmit, p, g.const64(0))
 	g.jump(done)
 	g.b.At(done)
+}
+
+// lastRecord is where a record of at most size bytes goes that ends the run and
+// did not fit the ring buffer: behind a number that is not 0 once it is there.
+func (l *lowerer) lastRecord(size int) *ir.Global {
+	if l.last == nil {
+		l.last = &ir.Global{Name: object.LastRecordVar, Section: ".bss"}
+		l.mod.Globals = append(l.mod.Globals, l.last)
+	}
+	if n := 8 + size; n > len(l.last.Init) {
+		l.last.Init = make([]byte, n)
+		l.last.Type = arrayOf(u64Type, n/8)
+	}
+	return l.last
 }
 
 // eventWord is the index of an event as the first 8 bytes of a record, of
@@ -277,11 +402,18 @@ func (l *lowerer) ringSize() int {
 }
 
 func (g *gen) format(e *syntax.Call, kind object.EventKind) {
+	format := g.info.Consts[e.Args[0]].Str
+	verbs, _ := check.Verbs(format)
 	var args []arg
-	for _, a := range e.Args[1:] {
-		args = append(args, g.valueArg("", a))
+	for i, a := range e.Args[1:] {
+		arg := g.valueArg("", a)
+		if check.VerbOf(verbs, i) == 'g' {
+			shown := g.gfpFlags(arg.t)
+			arg.shown = &shown
+		}
+		args = append(args, arg)
 	}
-	g.event(object.Event{Kind: kind, Format: g.info.Consts[e.Args[0]].Str}, args)
+	g.event(object.Event{Kind: kind, Format: format}, args)
 }
 
 func (g *gen) print(e *syntax.Call) {
@@ -297,7 +429,7 @@ func (g *gen) print(e *syntax.Call) {
 		g.event(object.Event{Kind: object.EventPrintMap, Map: m.Name}, args)
 	case *syntax.MapIndex:
 		m := g.maps[g.info.Maps[x.Map]]
-		args := []arg{{"key", m.Key, func(dst *ir.Value) {
+		args := []arg{{name: "key", t: m.Key, write: func(dst *ir.Value) {
 			if len(x.Keys) == 1 {
 				g.into(dst, x.Keys[0], m.Key)
 				return
@@ -305,7 +437,7 @@ func (g *gen) print(e *syntax.Call) {
 			g.fieldsInto(dst, m.Key, x.Keys)
 		}}}
 		if m.Value.Kind != check.Agg {
-			args = append(args, arg{"value", m.Value, func(dst *ir.Value) { g.into(dst, x, m.Value) }})
+			args = append(args, arg{name: "value", t: m.Value, write: func(dst *ir.Value) { g.into(dst, x, m.Value) }})
 		}
 		g.event(object.Event{Kind: object.EventPrintElem, Map: m.Name}, args)
 	default:

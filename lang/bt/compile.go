@@ -87,7 +87,9 @@ type lowerer struct {
 	lossVar     *ir.Global
 	ring        *ir.Map
 	stacks      *ir.Map
+	packets     *ir.Map // where skboutput puts them
 	scratchLoss int
+	last        *ir.Global // see lastRecord
 	literals    int
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int
@@ -119,7 +121,9 @@ func (l *lowerer) script() {
 			// be taken.
 			l.scratchLoss = l.loss(object.LossScratch, "", 0)
 		}
-		if k := inst.Ctx.Kind; k != hook.Begin && k != hook.End {
+		switch inst.Ctx.Kind {
+		case hook.Begin, hook.End, hook.Test, hook.Bench:
+		default:
 			only = false
 		}
 	}

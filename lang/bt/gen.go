@@ -3,6 +3,7 @@ package bt
 import (
 	"strconv"
 
+	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
@@ -40,7 +41,6 @@ type gen struct {
 	parent       *gen
 	up           *ir.Value // the frame of the function around
 	shared       *frame
-	result       *ir.Value // what a function of the script returns
 }
 
 type loop struct{ next, done *ir.Block }
@@ -55,6 +55,10 @@ func (g *gen) run(f *ir.Func) {
 	g.nesting = g.analyse(nodes...)
 	g.nest = g.nesting.root
 	g.begin(f)
+	if g.inst.Ctx.Kind == hook.Test {
+		g.nesting.result = g.nesting.own("result", check.Int64Type)
+		g.variable(g.nesting.result)
+	}
 	g.prologue()
 	if g.inst.Pred != nil {
 		then := g.block("body")
@@ -64,7 +68,11 @@ func (g *gen) run(f *ir.Func) {
 	g.stmts(g.inst.Body)
 	g.jump(g.leave)
 	g.b.At(g.leave)
-	g.b.Return(g.b.Const(ir.I64, 0))
+	if g.nesting.result != nil {
+		g.b.Return(g.b.Load(ir.I64, g.variable(g.nesting.result)))
+	} else {
+		g.b.Return(g.b.Const(ir.I64, 0))
+	}
 	g.end()
 }
 
@@ -97,6 +105,19 @@ func (g *gen) ifThen(cond *ir.Value, then func()) {
 	g.b.If(cond, yes, done)
 	g.b.At(yes)
 	then()
+	g.jump(done)
+	g.b.At(done)
+}
+
+// ifElse runs one of two.
+func (g *gen) ifElse(cond *ir.Value, then, otherwise func()) {
+	yes, no, done := g.block("then"), g.block("else"), g.block("done")
+	g.b.If(cond, yes, no)
+	g.b.At(yes)
+	then()
+	g.jump(done)
+	g.b.At(no)
+	otherwise()
 	g.jump(done)
 	g.b.At(done)
 }
@@ -245,6 +266,10 @@ func (g *gen) branch(e syntax.Expr, then, els *ir.Block) {
 			g.branch(e.X, els, then)
 			return
 		}
+	}
+	if differ, ok := g.equalText(e, false); ok {
+		g.b.If(differ, then, els)
+		return
 	}
 	v := g.value(e)
 	if v.Type.IsPtr() {

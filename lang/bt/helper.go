@@ -10,7 +10,11 @@ var (
 	anyRead  = ir.Effects{Reads: ir.AnyMemory}
 	volatile = ir.Effects{Reads: ir.AnyMemory, Writes: ir.AnyMemory, Volatile: true}
 	clock    = ir.Effects{Volatile: true}
-	fillsMem = ir.Effects{Reads: ir.AnyMemory, Writes: ir.Spaces(ir.SpaceStack, ir.SpaceMapValue, ir.SpaceMem)}
+	ownMem   = ir.Spaces(ir.SpaceStack, ir.SpaceMapValue, ir.SpaceMem)
+	fillsMem = ir.Effects{Reads: ir.AnyMemory, Writes: ownMem}
+	readsMem = ir.Effects{Reads: ir.AnyMemory, Writes: ownMem, Fills: true}
+	// What changes a map may change its values, which programs point to.
+	mapWrite = ir.Effects{Reads: ir.AnyMemory, Writes: ir.Spaces(ir.SpaceMapValue), Volatile: true}
 )
 
 func helper(id int32, name string, result ir.Type, e ir.Effects) ir.Extern {
@@ -18,22 +22,22 @@ func helper(id int32, name string, result ir.Type, e ir.Effects) ir.Extern {
 }
 
 var (
-	hMapLookup      = helper(1, "map_lookup_elem", ir.PtrTo(ir.SpaceMapValue).OrNull(), ir.Effects{Reads: ir.AnyMemory, Volatile: true})
-	hMapUpdate      = helper(2, "map_update_elem", ir.I64, volatile)
-	hMapDelete      = helper(3, "map_delete_elem", ir.I64, volatile)
+	hMapLookup      = helper(1, "map_lookup_elem", ir.PtrTo(ir.SpaceMapValue).OrNull(), ir.Effects{Reads: ir.AnyMemory, Volatile: true, Finds: true})
+	hMapUpdate      = helper(2, "map_update_elem", ir.I64, mapWrite)
+	hMapDelete      = helper(3, "map_delete_elem", ir.I64, mapWrite)
 	hKtimeNS        = helper(5, "ktime_get_ns", ir.I64, clock)
 	hPrandom        = helper(7, "get_prandom_u32", ir.I64, clock)
 	hProcessorID    = helper(8, "get_smp_processor_id", ir.I64, ir.Effects{})
 	hPidTgid        = helper(14, "get_current_pid_tgid", ir.I64, ir.Effects{})
 	hUIDGID         = helper(15, "get_current_uid_gid", ir.I64, ir.Effects{})
-	hComm           = helper(16, "get_current_comm", ir.I64, fillsMem)
+	hComm           = helper(16, "get_current_comm", ir.I64, ir.Effects{Writes: ownMem, Fills: true})
 	hNUMANode       = helper(42, "get_numa_node_id", ir.I64, ir.Effects{})
 	hStack          = helper(67, "get_stack", ir.I64, fillsMem)
 	hCgroupID       = helper(80, "get_current_cgroup_id", ir.I64, ir.Effects{})
-	hReadUser       = helper(112, "probe_read_user", ir.I64, fillsMem)
-	hReadKernel     = helper(113, "probe_read_kernel", ir.I64, fillsMem)
-	hReadUserStr    = helper(114, "probe_read_user_str", ir.I64, fillsMem)
-	hReadKernelStr  = helper(115, "probe_read_kernel_str", ir.I64, fillsMem)
+	hReadUser       = helper(112, "probe_read_user", ir.I64, readsMem)
+	hReadKernel     = helper(113, "probe_read_kernel", ir.I64, readsMem)
+	hReadUserStr    = helper(114, "probe_read_user_str", ir.I64, readsMem)
+	hReadKernelStr  = helper(115, "probe_read_kernel_str", ir.I64, readsMem)
 	hJiffies        = helper(118, "jiffies64", ir.I64, clock)
 	hKtimeBootNS    = helper(125, "ktime_get_boot_ns", ir.I64, clock)
 	hRingbufReserve = helper(131, "ringbuf_reserve", ir.PtrTo(ir.SpaceMem).OrNull(), ir.Effects{Volatile: true})

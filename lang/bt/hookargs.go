@@ -20,13 +20,19 @@ import (
 // rawArg is slot i of the context of a raw tracepoint, fentry or fexit.
 func (g *gen) rawArg(i int) *ir.Value { return g.b.Load(ir.I64, g.b.Offset(g.ctx, int64(8*i))) }
 
-// register reads a register out of the struct pt_regs at address regs.
-func (g *gen) register(regs *ir.Value, name string) *ir.Value {
+// callerRegister reads a register of the caller of a system call: the first
+// argument of both raw tracepoints is its struct pt_regs, whose layout is ABI.
+func (g *gen) callerRegister(name string) *ir.Value {
 	r, ok := g.regs.Lookup(name)
 	if !ok {
 		return g.noRegister(name)
 	}
-	p := g.b.IntToPtr(g.b.Binary(ir.OpAdd, regs, g.const64(int64(r.Offset))), ir.PtrTo(ir.SpaceKernel))
+	var p *ir.Value
+	if g.typedSyscall() {
+		p = g.b.Offset(g.b.Load(ir.PtrTo(ir.SpaceBTF), g.ctx), int64(r.Offset))
+	} else {
+		p = g.b.IntToPtr(g.b.Binary(ir.OpAdd, g.rawArg(0), g.const64(int64(r.Offset))), ir.PtrTo(ir.SpaceKernel))
+	}
 	return g.b.Resize(g.b.Load(ir.IntType(8*r.Size), p), ir.I64, false)
 }
 
@@ -184,11 +190,7 @@ func (g *gen) argPlace(e *syntax.Field, s *check.Selection) place {
 	}
 	switch kind := g.inst.Ctx.Kind; kind {
 	case hook.Iter:
-		v, ok := g.members[s.Offset]
-		if !ok { // in the body of a loop, which is a function of its own
-			v = g.iterMember(check.Field{Type: s.Type, Offset: s.Offset})
-		}
-		return place{t: t, value: v}
+		return place{t: t, value: g.members[s.Offset]}
 	case hook.Tracepoint:
 		for _, pt := range g.inst.Points {
 			g.rely(object.FactFormat, pt.Subsystem+":"+pt.Event+":"+s.Arg.Field.Name, line)
@@ -273,7 +275,7 @@ func (g *gen) syscallArg(s *check.Selection, line int) *ir.Value {
 		g.errorf(g.b.Pos, "unknown-argument", "argument %d of a system call is in no register", i)
 		return g.const64(0)
 	}
-	return g.narrow(g.register(g.rawArg(0), regs[i]), s.Type)
+	return g.narrow(g.callerRegister(regs[i]), s.Type)
 }
 
 // iterMembers loads the members of an iterator's context that the body uses,

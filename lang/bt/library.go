@@ -40,7 +40,7 @@ func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 		g.branch(e.Args[0], ok, bad)
 		g.b.At(bad)
 		g.event(object.Event{Kind: object.EventAssert, Format: g.info.Consts[e.Args[1]].Str}, nil)
-		g.b.Jump(g.leave)
+		g.exit()
 		g.b.At(ok)
 	case "static_assert", "fail":
 	case "join":
@@ -89,10 +89,14 @@ func (g *gen) libraryCall(e *syntax.Call, name string) (*ir.Value, bool) {
 		g.event(object.Event{Kind: object.EventUnwatch}, []arg{g.scalarArg("address", e.Args[0])})
 	case "is_err":
 		return g.b.Resize(g.b.Compare(ir.OpUGe, scalar(0), g.const64(-4095)), ir.I64, false), true
-	case "pid":
-		return g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32)), true
-	case "tid":
-		return g.low32(g.helper(hPidTgid)), true
+	case "pid", "tid":
+		return g.pidMode(e, name == "tid"), true
+	case "cgroupid":
+		return g.cgroupID(g.info.Consts[e.Args[0]].Str), true
+	case "uaddr":
+		return g.uaddr(e), true
+	case "skboutput":
+		return g.skboutput(e), true
 	case "ppid":
 		return g.kernelField(g.kernelPointer(e.Args[0]), "task_struct", ir.I32, "real_parent", "tgid"), true
 	default:
@@ -107,6 +111,8 @@ func (g *gen) libraryInto(dst *ir.Value, e *syntax.Call, name string, t *check.T
 	switch name {
 	case "buf":
 		g.bufInto(dst, e, t)
+	case "comm":
+		g.commInto(dst, e, t)
 	case "ntop":
 		g.ntopInto(dst, e)
 	case "macaddr":
@@ -142,7 +148,7 @@ func (g *gen) structAddress(e syntax.Expr) *ir.Value {
 
 func (g *gen) must(r *ir.Value, name string) {
 	g.ifThen(g.b.Compare(ir.OpNe, g.b.Resize(r, ir.I32, false), g.b.Const(ir.I32, 0)), func() {
-		g.event(object.Event{Kind: object.EventHelperError, Name: name}, []arg{{"error", check.Int64Type, func(dst *ir.Value) { g.b.Store(dst, r) }}})
+		g.event(object.Event{Kind: object.EventHelperError, Name: name}, []arg{{name: "error", t: check.Int64Type, write: func(dst *ir.Value) { g.b.Store(dst, r) }}})
 	})
 }
 
@@ -389,7 +395,7 @@ func (g *gen) joinStrings(e *syntax.Call) {
 	slot := g.b.Alloca(8, nil, "string")
 	var args []arg
 	for range joinMax {
-		args = append(args, arg{"", text, func(dst *ir.Value) { g.b.Store(dst, g.b.Const(ir.I8, 0)) }})
+		args = append(args, arg{t: text, write: func(dst *ir.Value) { g.b.Store(dst, g.b.Const(ir.I8, 0)) }})
 	}
 	last := len(args) - 1
 	args[last].write = func(dst *ir.Value) {

@@ -3,7 +3,9 @@ package bt
 import (
 	"fmt"
 	"maps"
+	"slices"
 
+	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
@@ -15,10 +17,6 @@ import (
 // verifier looks at a body once. What such a body shares with the code around
 // it lies in a frame on the stack of the function around it, whose address is
 // the context of the callback.
-
-// plainTrips is the number of rounds up to which a loop without branches is a
-// plain one.
-const plainTrips = 16
 
 // maxTrips is the number of rounds after which bpf_loop gives up
 // (BPF_MAX_LOOPS, include/linux/bpf.h).
@@ -53,11 +51,17 @@ type nesting struct {
 	owner    map[*check.Var]*nest
 	captured map[*check.Var]bool // used in a body inside the owner's
 	root     *nest
+	// result and exit are what a function of the script or a test probe returns,
+	// and whether the program ends; nil where they do not matter.
+	result, exit *check.Var
 }
 
 func (g *gen) analyse(nodes ...syntax.Node) *nesting {
 	n := &nesting{nests: map[syntax.Stmt]*nest{}, owner: map[*check.Var]*nest{}, captured: map[*check.Var]bool{}, root: &nest{}}
 	mentions := map[*check.Var]map[*nest]bool{}
+	for _, v := range g.inst.Params {
+		n.owner[v], mentions[v] = n.root, map[*nest]bool{}
+	}
 	var walk func(node syntax.Node, in *nest)
 	walk = func(node syntax.Node, in *nest) {
 		syntax.Walk(node, func(node syntax.Node) bool {
@@ -118,33 +122,6 @@ func common(a, b *nest) *nest {
 		}
 	}
 	return a
-}
-
-// callsBack reports whether a for loop becomes a function of its own.
-func (g *gen) callsBack(s *syntax.For) bool {
-	r, ok := s.Over.(*syntax.Range)
-	if !ok {
-		return true
-	}
-	lo, okLo := g.info.Consts[r.Lo]
-	hi, okHi := g.info.Consts[r.Hi]
-	return !okLo || !okHi || hi.Int-lo.Int > plainTrips || branches(s.Body)
-}
-
-// branches reports whether a body can take more than one way. The verifier
-// walks each round of a plain loop by itself, and every way of it.
-func branches(body *syntax.Block) bool {
-	found := false
-	syntax.Walk(body, func(n syntax.Node) bool {
-		switch n := n.(type) {
-		case *syntax.If, *syntax.For, *syntax.While, *syntax.Ternary, *syntax.Unroll, *syntax.Jump, *syntax.Return:
-			found = true
-		case *syntax.Binary:
-			found = found || n.Op == syntax.OpLogAnd || n.Op == syntax.OpLogOr
-		}
-		return !found
-	})
-	return found
 }
 
 // frame returns the frame of g's function.
@@ -266,6 +243,10 @@ func (g *gen) callback(s syntax.Stmt, params []ir.Type, body func(cg *gen, args 
 	})
 	next, done := cg.block("next"), cg.block("break")
 	cg.loops = []loop{{next, done}}
+	if g.ctx != nil && g.inst.Ctx.Kind == hook.Iter {
+		// Here, where nothing is held yet: they may be null and end the program.
+		cg.iterMembers()
+	}
 	body(cg, args)
 	cg.jump(next)
 	cg.b.At(next)
@@ -297,33 +278,26 @@ func (g *gen) callback(s syntax.Stmt, params []ir.Type, body func(cg *gen, args 
 // hide makes the verifier forget what it knows of the variables that a loop
 // changes: knowing them, it would follow the loop round by round.
 func (g *gen) hide(s syntax.Stmt) {
-	var zero *ir.Value
-	done := map[*check.Var]bool{}
-	forget := func(e syntax.Expr) {
+	var vars []*check.Var
+	add := func(e syntax.Expr) {
 		x, ok := e.(*syntax.Var)
 		if !ok {
 			return
 		}
 		v := g.info.Vars[x]
-		if v == nil || done[v] || v.Type == nil || !v.Type.IsScalar() || irType(v.Type) != ir.I64 ||
-			!g.nesting.captured[v] || g.nesting.owner[v].depth > g.nest.depth {
-			return
+		if v != nil && g.nesting.captured[v] && g.nesting.owner[v].depth <= g.nest.depth && !slices.Contains(vars, v) {
+			vars = append(vars, v)
 		}
-		done[v] = true
-		if zero == nil {
-			zero = g.b.Load(ir.I64, g.b.Global(g.zero()))
-		}
-		p := g.variable(v)
-		g.b.Store(p, g.b.Binary(ir.OpXor, g.b.Load(ir.I64, p), zero))
 	}
 	syntax.Inspect(s, func(n syntax.Node) {
 		switch n := n.(type) {
 		case *syntax.Assign:
-			forget(n.Lhs)
+			add(n.Lhs)
 		case *syntax.IncDec:
-			forget(n.X)
+			add(n.X)
 		}
 	})
+	g.forget(vars)
 }
 
 // zero is a variable that is always 0, which the verifier cannot know.
@@ -371,27 +345,6 @@ func (g *gen) forLoop(s *syntax.For) {
 	default:
 		g.forFew(s, l)
 	}
-}
-
-// forFew is a loop over a small constant range.
-func (g *gen) forFew(s *syntax.For, l *check.Loop) {
-	r := s.Over.(*syntax.Range)
-	v := g.variable(l.Var)
-	lo, hi := g.value(r.Lo), g.value(r.Hi)
-	head, body, next, done := g.block("for"), g.block("for.body"), g.block("for.next"), g.block("for.done")
-	i := head.NewParam(ir.I64, "i")
-	g.b.Jump(head, lo)
-	g.b.At(head)
-	g.b.If(g.b.Compare(ir.OpSLt, i, hi), body, done)
-	g.b.At(body)
-	g.b.Store(v, i)
-	g.loops = append(g.loops, loop{next, done})
-	g.stmts(s.Body)
-	g.loops = g.loops[:len(g.loops)-1]
-	g.jump(next)
-	g.b.At(next)
-	g.b.Jump(head, g.b.Binary(ir.OpAdd, i, g.const64(1)))
-	g.b.At(done)
 }
 
 // forRange is a loop over a range by bpf_loop.

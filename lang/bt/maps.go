@@ -12,12 +12,13 @@ import (
 
 // enum bpf_map_type and flags of include/uapi/linux/bpf.h.
 const (
-	mapHash          = 1
-	mapPercpuHash    = 5
-	mapPercpuArray   = 6
-	mapLRUHash       = 9
-	mapLRUPercpuHash = 10
-	mapRingbuf       = 27
+	mapHash           = 1
+	mapPerfEventArray = 4
+	mapPercpuHash     = 5
+	mapPercpuArray    = 6
+	mapLRUHash        = 9
+	mapLRUPercpuHash  = 10
+	mapRingbuf        = 27
 
 	mapNoPrealloc = 1
 )
@@ -172,7 +173,7 @@ func (g *gen) key(m *mapInfo, keys []syntax.Expr) *ir.Value {
 	}
 	if len(keys) == 1 {
 		if m.Key.Kind == check.Tuple || m.Key.Kind == check.Record {
-			if same := g.typeOf(keys[0]); !isTupleLiteral(keys[0]) && same.Size == m.Key.Size {
+			if !isTupleLiteral(keys[0]) && check.SameLayout(g.typeOf(keys[0]), m.Key) {
 				return g.memory(keys[0])
 			}
 		}
@@ -296,7 +297,17 @@ func (g *gen) assignMap(s *syntax.Assign) {
 // update puts a value into a map, and counts when that fails.
 func (g *gen) update(m *mapInfo, key, value *ir.Value, flags int64) {
 	r := g.helper(hMapUpdate, g.b.Map(m.ir), key, value, g.const64(flags))
-	g.ifThen(g.b.Compare(ir.OpNe, g.b.Resize(r, ir.I32, false), g.b.Const(ir.I32, 0)), func() { g.lose(object.LossMapFull, m.Name) })
+	code := g.b.Resize(r, ir.I32, false)
+	g.ifThen(g.b.Compare(ir.OpNe, code, g.b.Const(ir.I32, 0)), func() { g.loseUpdate(m, code) })
+}
+
+// loseUpdate counts that a map was not updated, by the error that the kernel
+// gave: E2BIG says that it is full.
+func (g *gen) loseUpdate(m *mapInfo, code *ir.Value) {
+	const tooBig = -7
+	g.ifElse(g.b.Compare(ir.OpEq, code, g.b.Const(ir.I32, tooBig)),
+		func() { g.lose(object.LossMapFull, m.Name) },
+		func() { g.lose(object.LossMapUpdate, m.Name) })
 }
 
 // updateMap changes the number in an element, which is 0 before its first use.
@@ -375,15 +386,15 @@ func (g *gen) withElement(m *mapInfo, key *ir.Value, with func(p *ir.Value)) {
 		} else {
 			zero = g.b.Global(g.zeros(m.size))
 		}
-		g.helper(hMapUpdate, g.b.Map(m.ir), key, zero, g.const64(1)) // BPF_NOEXIST
+		code := g.b.Resize(g.helper(hMapUpdate, g.b.Map(m.ir), key, zero, g.const64(1)), ir.I32, false) // BPF_NOEXIST
 		p = g.lookup(m, key)
 		again, full := g.block("inserted"), g.block("full")
 		g.b.If(g.b.Compare(ir.OpNe, p, g.b.Null(p.Type)), again, full)
 		g.b.At(again)
 		g.b.Jump(have, g.b.NonNull(p))
 		g.b.At(full)
-		g.lose(object.LossMapFull, m.Name)
-		g.b.Jump(done)
+		g.loseUpdate(m, code)
+		g.jump(done)
 	}
 	g.b.At(have)
 	with(elem)
@@ -434,7 +445,7 @@ func (g *gen) add(m *mapInfo, p, n *ir.Value) {
 func (g *gen) aggregate(m *mapInfo, keys []syntax.Expr, call *syntax.Call) {
 	var n *ir.Value
 	if len(call.Args) > 0 {
-		n = g.int(g.value(call.Args[0]))
+		n = g.number(g.value(call.Args[0]))
 	}
 	key := g.key(m, keys)
 	t := m.Value

@@ -20,11 +20,14 @@ func (g *gen) memory(e syntax.Expr) *ir.Value {
 	case *syntax.Map, *syntax.MapIndex:
 		return g.readMapMemory(e)
 	case *syntax.Field, *syntax.Index, *syntax.TupleField, *syntax.Unary, *syntax.Cast:
+		if c, ok := e.(*syntax.Cast); ok && t.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+			break
+		}
 		if p := g.place(e); p.ptr != nil && g.direct(p.ptr) && t.Kind != check.String {
 			return p.ptr
 		}
 	}
-	tmp := g.b.Alloca(t.Size, nil, "tmp")
+	tmp := g.b.Alloca(max(t.Size, 1), nil, "tmp") // an empty tuple has none
 	g.into(tmp, e, t)
 	return tmp
 }
@@ -69,6 +72,10 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 			g.fieldsInto(dst, t, elems)
 			return
 		}
+	}
+	if c, ok := e.(*syntax.Cast); ok && et.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+		g.numberInto(dst, c, t)
+		return
 	}
 	switch e := e.(type) {
 	case *syntax.Ident:
@@ -120,6 +127,17 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
 }
 
+// numberInto writes the bytes of a number as an array, zeros where it has fewer.
+func (g *gen) numberInto(dst *ir.Value, e *syntax.Cast, t *check.Type) {
+	n := min(t.Size, 8)
+	v := g.b.Alloca(8, nil, "number")
+	g.b.Store(v, g.int(g.value(e.X)))
+	g.b.MemCopy(dst, v, n)
+	if t.Size > n {
+		g.b.MemZero(g.b.Offset(dst, int64(n)), t.Size-n)
+	}
+}
+
 // scalarInto writes a scalar as type t.
 func (g *gen) scalarInto(dst, v *ir.Value, t *check.Type) {
 	g.b.Store(dst, g.b.Resize(g.int(v), memType(t), false))
@@ -142,6 +160,19 @@ func (g *gen) fieldsInto(dst *ir.Value, t *check.Type, elems []syntax.Expr) {
 
 // copyInto copies a value of type from at src to dst as type to.
 func (g *gen) copyInto(dst, src *ir.Value, from, to *check.Type) {
+	if (to.Kind == check.Tuple || to.Kind == check.Record) && !check.SameLayout(from, to) && len(from.Fields) == len(to.Fields) {
+		g.b.MemZero(dst, to.Size)
+		for i, f := range to.Fields {
+			part := from.Fields[i]
+			p, q := g.b.Offset(dst, int64(f.Offset)), g.b.Offset(src, int64(part.Offset))
+			if f.Type.IsScalar() {
+				g.scalarInto(p, g.b.Resize(g.b.Load(memType(part.Type), q), ir.I64, part.Type.Signed), f.Type)
+			} else {
+				g.copyInto(p, q, part.Type, f.Type)
+			}
+		}
+		return
+	}
 	if to.Kind == check.String {
 		g.stringInto(dst, src, min(from.Size, to.Size), to.Size)
 		return
@@ -206,14 +237,15 @@ func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 			continue
 		}
 		p := g.b.Offset(dst, int64(i))
+		align := alignment(p)
 		switch {
-		case len(rest) >= 8:
+		case len(rest) >= 8 && align >= 8:
 			g.b.Store(p, g.b.Const(ir.I64, int64(order.Uint64(rest))))
 			i += 8
-		case len(rest) >= 4:
+		case len(rest) >= 4 && align >= 4:
 			g.b.Store(p, g.b.Const(ir.I32, int64(order.Uint32(rest))))
 			i += 4
-		case len(rest) >= 2:
+		case len(rest) >= 2 && align >= 2:
 			g.b.Store(p, g.b.Const(ir.I16, int64(order.Uint16(rest))))
 			i += 2
 		default:
@@ -223,12 +255,15 @@ func (g *gen) rawInto(dst *ir.Value, buf []byte) {
 	}
 }
 
+// commSize is the size of the name of a task (TASK_COMM_LEN, include/linux/sched.h).
+const commSize = 16
+
 func (g *gen) identInto(dst *ir.Value, e *syntax.Ident, t *check.Type) {
 	switch e.Name {
 	case "comm":
 		// Not every kernel clears what is behind the name: Linux 6.1 does not.
 		g.b.MemZero(dst, t.Size)
-		g.helper(hComm, dst, g.const64(16))
+		g.helper(hComm, dst, g.const64(commSize))
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "pcomm", "leader_comm":
@@ -258,13 +293,34 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 				return g.b.Const(ir.I1, truth(e.Op == syntax.OpNe))
 			}
 		}
-		return g.equalBytes(g.memory(x), want, e.Op == syntax.OpEq)
+		return g.equalBytes(g.beginning(x, len(want)), want, e.Op == syntax.OpEq)
+	}
+	if t := check.Join(xt, yt); t != nil && (t.Kind == check.Tuple || t.Kind == check.Record) {
+		px, py := g.b.Alloca(t.Size, nil, "left"), g.b.Alloca(t.Size, nil, "right")
+		g.into(px, x, t)
+		g.into(py, y, t)
+		return g.equalWords(px, py, t.Size, e.Op == syntax.OpEq)
 	}
 	px, py := g.memory(x), g.memory(y)
 	if xt.Kind == check.String {
 		return g.equalStrings(px, py, n, e.Op == syntax.OpEq)
 	}
 	return g.equalWords(px, py, n, e.Op == syntax.OpEq)
+}
+
+// beginning is the address of a string of which no more than its first n bytes
+// are looked at, and no more of them than there are up to its end.
+func (g *gen) beginning(e syntax.Expr, n int) *ir.Value {
+	call, ok := g.isStr(e)
+	if !ok {
+		return g.memory(e)
+	}
+	// One byte more is the zero that ends what is cut off.
+	t := *g.typeOf(e)
+	t.Size = min(t.Size, n+1)
+	tmp := g.b.Alloca(t.Size, nil, "prefix")
+	g.strInto(tmp, call, &t, prefix)
+	return tmp
 }
 
 func truth(b bool) int64 {
@@ -274,10 +330,37 @@ func truth(b bool) int64 {
 	return 0
 }
 
-// words calls f for pieces of n bytes that loads can read.
-func words(n int, f func(offset, size int)) {
+// alignment is what is known of the alignment of p, at most 8 bytes. What it
+// leads to begins at a multiple of 8: a variable, a record, a map's value.
+func alignment(p *ir.Value) int {
+	offset := int64(8)
+	for {
+		switch p.Op {
+		case ir.OpPtrAdd:
+			n, ok := p.Args[1].IsConst()
+			if !ok {
+				return 1
+			}
+			offset |= n
+			p = p.Args[0]
+			continue
+		case ir.OpPtrCast, ir.OpNonNull:
+			p = p.Args[0]
+			continue
+		case ir.OpField:
+			offset |= int64(p.Aux.(*ir.FieldRef).Offset)
+			p = p.Args[0]
+			continue
+		}
+		return int(offset & -offset)
+	}
+}
+
+// words calls f for pieces of n bytes that loads can read from memory of an
+// alignment.
+func words(n, align int, f func(offset, size int)) {
 	for i := 0; i < n; {
-		size := 8
+		size := align
 		for size > n-i {
 			size /= 2
 		}
@@ -290,7 +373,7 @@ func words(n int, f func(offset, size int)) {
 func (g *gen) equalBytes(p *ir.Value, want []byte, equal bool) *ir.Value {
 	order := g.target.ByteOrder()
 	var conds []func() *ir.Value
-	words(len(want), func(offset, size int) {
+	words(len(want), alignment(p), func(offset, size int) {
 		conds = append(conds, func() *ir.Value {
 			t := ir.IntType(8 * size)
 			return g.b.Compare(ir.OpEq, g.b.Load(t, g.b.Offset(p, int64(offset))), g.b.Const(t, constant(order, want[offset:offset+size])))
@@ -313,7 +396,7 @@ func constant(order binary.ByteOrder, b []byte) int64 {
 
 func (g *gen) equalWords(x, y *ir.Value, n int, equal bool) *ir.Value {
 	var conds []func() *ir.Value
-	words(n, func(offset, size int) {
+	words(n, min(alignment(x), alignment(y)), func(offset, size int) {
 		conds = append(conds, func() *ir.Value {
 			t := ir.IntType(8 * size)
 			return g.b.Compare(ir.OpEq, g.b.Load(t, g.b.Offset(x, int64(offset))), g.b.Load(t, g.b.Offset(y, int64(offset))))
@@ -374,8 +457,7 @@ func (g *gen) equalStrings(x, y *ir.Value, n int, equal bool) *ir.Value {
 // probe is the index of the probe whose function it is, or 0.
 func (g *gen) usymInto(dst, addr, probe *ir.Value) {
 	g.b.Store(dst, g.int(addr))
-	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
-	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(tgid, ir.I32, false))
+	g.b.Store(g.b.Offset(dst, 8), g.b.Resize(g.pid(), ir.I32, false))
 	g.b.Store(g.b.Offset(dst, 12), g.b.Resize(probe, ir.I32, false))
 }
 
@@ -447,7 +529,7 @@ func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
 	// Equal stacks are equal keys: what names no frame stays out.
 	tgid := g.b.Const(ir.I32, 0)
 	if t.Kind == check.Ustack {
-		tgid = g.b.Resize(g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32)), ir.I32, false)
+		tgid = g.b.Resize(g.pid(), ir.I32, false)
 	}
 	g.b.Store(g.b.Offset(dst, 8), tgid)
 	g.b.Store(g.b.Offset(dst, 12), g.b.Const(ir.I32, int64(t.Len)))

@@ -2,6 +2,7 @@ package bt
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/skep-bpf/skep/hook"
@@ -32,7 +33,10 @@ func (l *lowerer) program(inst *check.Instance) {
 	p := object.Program{
 		Name: fmt.Sprintf("%s_%d", kindName(inst), len(l.man.Programs)+1),
 		Kind: object.KindAttach, Line: inst.Points[0].Span.Pos().Line,
-		Alternatives: inst.Probe != nil && len(inst.Probe.Points) > 1,
+	}
+	if inst.Probe != nil && len(inst.Probe.Points) > 1 {
+		same := func(other *check.Instance) bool { return other.Probe == inst.Probe }
+		p.Group = 1 + slices.IndexFunc(l.res.Instances, same)
 	}
 	g := &gen{lowerer: l, inst: inst, info: &inst.Info, vars: map[*check.Var]*ir.Value{}, probeOf: map[string]int{}}
 	section := g.attachment(&p)
@@ -136,16 +140,47 @@ func (g *gen) tracepoint(p *object.Program) (section string, attach func(hook.Po
 			g.syscall = "sys_exit"
 		}
 		p.Hook = "rawtracepoint:" + g.syscall
-		return "raw_tp/" + g.syscall, none
+		return g.rawSection() + "/" + g.syscall, none
 	case g.inst.Ctx.Args == nil && g.inst.Ctx.ArgsErr == nil && g.allRaw():
 		if len(g.inst.Points) > 1 {
 			return "raw_tp", raw
 		}
-		return "raw_tp/" + pt.Event, raw
+		return g.rawSection() + "/" + pt.Event, raw
 	case len(g.inst.Points) > 1:
 		return "tp", none
 	}
 	return "tp/" + pt.Subsystem + "/" + pt.Event, none
+}
+
+// rawSection is the type of a program at a raw tracepoint that serves a
+// tracepoint.
+func (g *gen) rawSection() string {
+	if g.inst.Ctx.Kfuncs {
+		return "tp_btf"
+	}
+	if g.syscall != "" && g.typedSyscall() {
+		g.feature(target.FeatureTypedRawTP)
+		return "tp_btf"
+	}
+	return "raw_tp"
+}
+
+// typedSyscall reports whether a program for system calls reads registers of
+// its caller, and runs where the verifier knows the type of the pointer to
+// them: reads are loads there instead of calls of a helper.
+func (g *gen) typedSyscall() bool {
+	if !g.target.Feature(target.FeatureTypedRawTP).Have {
+		return false
+	}
+	if g.syscall == "sys_exit" {
+		return true // for the number of the call
+	}
+	for _, s := range g.info.Fields {
+		if s.Arg != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // allRaw reports whether the kernel has raw tracepoints of the names of all

@@ -36,8 +36,7 @@ func (g *gen) filterPID() {
 	limited, ok := g.block("limited"), g.block("process")
 	g.b.If(g.b.Compare(ir.OpEq, want, g.const64(0)), ok, limited)
 	g.b.At(limited)
-	tgid := g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
-	g.b.If(g.b.Compare(ir.OpEq, tgid, want), ok, g.leave)
+	g.b.If(g.b.Compare(ir.OpEq, g.pid(), want), ok, g.leave)
 	g.b.At(ok)
 }
 
@@ -46,7 +45,7 @@ func (g *gen) syscallNumber() *ir.Value {
 	if g.syscall == "sys_enter" {
 		return g.rawArg(1)
 	}
-	nr := g.register(g.rawArg(0), g.regs.SyscallNumber)
+	nr := g.callerRegister(g.regs.SyscallNumber)
 	if r, ok := g.regs.Lookup(g.regs.SyscallNumber); ok && r.Size < 8 {
 		nr = g.b.Resize(g.b.Resize(nr, ir.I32, false), ir.I64, true)
 	}

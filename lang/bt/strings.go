@@ -6,6 +6,7 @@ import (
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
+	"github.com/skep-bpf/skep/object"
 )
 
 // text is the address of a string that the program can read itself, and the
@@ -78,6 +79,39 @@ func (g *gen) compareBytes(x, y *ir.Value, limit int, n *ir.Value, text bool) *i
 	return result
 }
 
+// equalText is the truth value of strncmp, compared with 0, when one of its
+// strings is a literal and its length is known: then the bytes are compared as
+// words.
+func (g *gen) equalText(e syntax.Expr, equal bool) (*ir.Value, bool) {
+	call, ok := e.(*syntax.Call)
+	if !ok || g.info.Calls[call] == nil || g.info.Calls[call].Name != "strncmp" {
+		return nil, false
+	}
+	x, y := call.Args[0], call.Args[1]
+	if _, ok := g.info.Consts[x]; ok {
+		x, y = y, x
+	}
+	k, literal := g.info.Consts[y]
+	n, known := g.info.Consts[call.Args[2]]
+	if !literal || !k.IsString || !known || n.Int <= 0 {
+		return nil, false
+	}
+	want := append([]byte(k.Str), 0)
+	want = want[:min(int64(len(want)), n.Int)]
+	t := g.typeOf(x)
+	if !t.IsScalar() {
+		want = want[:min(len(want), t.Size)]
+		return g.equalBytes(g.beginning(x, len(want)), want, equal), true
+	}
+	if len(want) >= g.res.Config.MaxStrlen {
+		return nil, false
+	}
+	// One byte more is the zero that ends what is cut off.
+	tmp := g.b.Alloca(len(want)+1, nil, "text")
+	g.readText(tmp, g.const64(int64(len(want)+1)), g.int(g.value(x)), t.Space)
+	return g.equalBytes(tmp, want, equal), true
+}
+
 func (g *gen) strncmp(e *syntax.Call) *ir.Value {
 	x, xn := g.text(e.Args[0])
 	y, yn := g.text(e.Args[1])
@@ -98,12 +132,16 @@ func (g *gen) memcmp(e *syntax.Call) *ir.Value {
 	return g.compareBytes(x, y, n, nil, false)
 }
 
-// What a search works on, offsets in bytes.
+// What a search works on, offsets in bytes. The verifier is to know nothing of
+// how far it got, or it would follow every step: it forgets what is stored in
+// the upper half of a slot.
 const (
 	searchText   = 0
 	searchNeedle = 8
-	searchFound  = 16 // the index, -1 when there is none
-	searchSize   = 24
+	searchFound  = 16     // the index, -1 when there is none
+	searchAt     = 24 + 4 // 32 bits: where in the text the needle may begin
+	searchBytes  = 32 + 4 // 32 bits: how many bytes of it are there
+	searchSize   = 40
 )
 
 // strstr is the index of a string in another, -1 when it is not there.
@@ -114,12 +152,18 @@ func (g *gen) strstr(e *syntax.Call) *ir.Value {
 	g.b.Store(g.b.Offset(state, searchText), x)
 	g.b.Store(g.b.Offset(state, searchNeedle), y)
 	g.b.Store(g.b.Offset(state, searchFound), g.const64(-1))
-	g.helper(hLoop, g.const64(int64(xn)), g.b.FuncRef(g.searcher(xn, yn)), state, g.const64(0))
+	g.b.Store(g.b.Offset(state, searchAt), g.b.Const(ir.I32, 0))
+	g.b.Store(g.b.Offset(state, searchBytes), g.b.Const(ir.I32, 0))
+	steps := xn * yn
+	n := g.helper(hLoop, g.const64(int64(min(steps, maxTrips))), g.b.FuncRef(g.searcher(xn, yn)), state, g.const64(0))
+	if steps > maxTrips {
+		g.ifThen(g.b.Compare(ir.OpEq, n, g.const64(maxTrips)), func() { g.lose(object.LossLoop, "search") })
+	}
 	return g.b.Load(ir.I64, g.b.Offset(state, searchFound))
 }
 
-// searcher is the function that looks for a needle of up to yn bytes at one
-// place of a text of up to xn.
+// searcher is the function that makes one step in the search for a needle of
+// up to yn bytes in a text of up to xn: it compares one byte.
 func (g *gen) searcher(xn, yn int) *ir.Func {
 	name := fmt.Sprintf("search_%d_%d", xn, yn)
 	for _, f := range g.mod.Funcs {
@@ -130,18 +174,16 @@ func (g *gen) searcher(xn, yn int) *ir.Func {
 	f := g.mod.NewFunc(name, ir.Static, []ir.Type{ir.I64, framePtr}, ir.I64)
 	f.Pos = g.b.Pos
 	b := ir.NewBuilder(f)
-	at, state := f.Params()[0], f.Params()[1]
+	state := f.Params()[1]
 	con := func(n int64) *ir.Value { return b.Const(ir.I64, n) }
 	block := f.NewBlock
+	load := func(offset int64) *ir.Value { return b.Resize(b.Load(ir.I32, b.Offset(state, offset)), ir.I64, false) }
+	store := func(offset int64, v *ir.Value) { b.Store(b.Offset(state, offset), b.Resize(v, ir.I32, false)) }
 	x := b.Load(ir.MemPtr(ir.SpaceStack, uint32(xn)), b.Offset(state, searchText))
 	y := b.Load(ir.MemPtr(ir.SpaceStack, uint32(yn)), b.Offset(state, searchNeedle))
-	inside, head, inNeedle, more, inText, compare, next := block("inside"), block("head"), block("in.needle"), block("more"), block("in.text"), block("compare"), block("next")
-	found, not, stop := block("found"), block("not"), block("stop")
-	j := head.NewParam(ir.I64, "j")
-	b.If(b.Compare(ir.OpULt, at, con(int64(xn))), inside, stop)
-	b.At(inside)
-	b.Jump(head, con(0))
-	b.At(head)
+	inNeedle, more, inText, compare, same, not := block("in.needle"), block("more"), block("in.text"), block("compare"), block("same"), block("not")
+	found, stop := block("found"), block("stop")
+	at, j := load(searchAt), load(searchBytes)
 	b.If(b.Compare(ir.OpULt, j, con(int64(yn))), inNeedle, found)
 	b.At(inNeedle)
 	want := b.Load(ir.I8, b.PtrAdd(y, j))
@@ -153,14 +195,17 @@ func (g *gen) searcher(xn, yn int) *ir.Func {
 	have := b.Load(ir.I8, b.PtrAdd(x, k))
 	b.If(b.Compare(ir.OpEq, have, b.Const(ir.I8, 0)), stop, compare)
 	b.At(compare)
-	b.If(b.Compare(ir.OpEq, have, want), next, not)
-	b.At(next)
-	b.Jump(head, b.Binary(ir.OpAdd, j, con(1)))
+	b.If(b.Compare(ir.OpEq, have, want), same, not)
+	b.At(same)
+	store(searchBytes, b.Binary(ir.OpAdd, j, con(1)))
+	b.Return(con(0))
+	b.At(not)
+	store(searchAt, b.Binary(ir.OpAdd, at, con(1)))
+	store(searchBytes, con(0))
+	b.Return(con(0))
 	b.At(found)
 	b.Store(b.Offset(state, searchFound), at)
 	b.Return(con(1))
-	b.At(not)
-	b.Return(con(0))
 	b.At(stop)
 	// The text ends before the needle does: it does not fit further on either.
 	b.Return(con(1))

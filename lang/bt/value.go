@@ -77,6 +77,9 @@ func (g *gen) value(e syntax.Expr) *ir.Value {
 	case *syntax.Cast:
 		return g.cast(e)
 	case *syntax.Ternary:
+		if v, ok := g.truthOf(e); ok {
+			return v
+		}
 		return g.choose(t, func(then, els *ir.Block) {
 			if e.Then != nil {
 				g.branch(e.Cond, then, els)
@@ -181,12 +184,38 @@ func (g *gen) choose(t *check.Type, cond func(then, els *ir.Block), x, y func() 
 	return result
 }
 
+// truthOf is the value of c ? 1 : 0, where c is a comparison of numbers.
+func (g *gen) truthOf(e *syntax.Ternary) (*ir.Value, bool) {
+	c, ok := e.Cond.(*syntax.Binary)
+	if !ok || e.Then == nil || !isCompare(c.Op) || !g.typeOf(c.X).IsScalar() || !g.typeOf(c.Y).IsScalar() {
+		return nil, false
+	}
+	one, ok1 := g.info.Consts[e.Then]
+	none, ok2 := g.info.Consts[e.Else]
+	if !ok1 || !ok2 || one.IsString || none.IsString || one.Int != 1 || none.Int != 0 {
+		return nil, false
+	}
+	return g.binary(c), true
+}
+
 // int is v as a number.
 func (g *gen) int(v *ir.Value) *ir.Value {
 	if v.Type.IsPtr() {
 		return g.b.PtrToInt(v)
 	}
 	return g.b.Resize(v, ir.I64, false)
+}
+
+// number is v as a number that can be computed with: the verifier lets nothing be
+// done with a pointer to an object that it knows, until it lost sight of it.
+func (g *gen) number(v *ir.Value) *ir.Value {
+	if !v.Type.IsPtr() || v.Type.Space != ir.SpaceBTF {
+		return g.int(v)
+	}
+	known, number := g.b.Alloca(8, nil, "known"), g.b.Alloca(8, nil, "number")
+	g.b.Store(known, v)
+	g.helper(hReadKernel, number, g.const64(8), g.b.PtrCast(known, ir.PtrTo(ir.SpaceKernel)))
+	return g.b.Load(ir.I64, number)
 }
 
 func (g *gen) ident(e *syntax.Ident) *ir.Value {
@@ -197,9 +226,11 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 	}
 	switch b.Name {
 	case "pid":
-		return g.b.Binary(ir.OpLShr, g.helper(hPidTgid), g.const64(32))
+		return g.pid()
 	case "tid":
-		return g.low32(g.helper(hPidTgid))
+		return g.low32(g.pidTgid())
+	case "usermode":
+		return g.usermode()
 	case "uid", "username":
 		return g.low32(g.helper(hUIDGID))
 	case "gid":
@@ -338,7 +369,7 @@ func (g *gen) arith(op syntax.Op, t, xt, yt *check.Type, x, y *ir.Value) *ir.Val
 		}
 		return g.b.Binary(ir.OpAdd, x, y)
 	}
-	x, y = g.int(x), g.int(y)
+	x, y = g.number(x), g.number(y)
 	if xt.Kind == check.Pointer && yt.Kind == check.Pointer && op == syntax.OpSub && xt.Elem != nil && xt.Elem.Size > 1 {
 		return g.b.Binary(ir.OpSDiv, g.b.Binary(ir.OpSub, x, y), g.const64(int64(xt.Elem.Size)))
 	}
@@ -366,6 +397,11 @@ func (g *gen) compare(e *syntax.Binary) *ir.Value {
 	}
 	if !xt.IsScalar() || !yt.IsScalar() {
 		return g.compareMemory(e)
+	}
+	if k, ok := g.info.Consts[e.Y]; ok && k.Int == 0 && (e.Op == syntax.OpEq || e.Op == syntax.OpNe) {
+		if cond, ok := g.equalText(e.X, e.Op == syntax.OpEq); ok {
+			return cond
+		}
 	}
 	x, y := g.value(e.X), g.value(e.Y)
 	return g.b.Compare(operation(e.Op, check.CompareSigned(xt, yt)), g.int(x), g.int(y))
@@ -398,7 +434,7 @@ func (g *gen) cast(e *syntax.Cast) *ir.Value {
 		}
 		return g.int(x)
 	case check.Int:
-		x = g.int(x)
+		x = g.number(x)
 		if t.Size < 8 {
 			x = g.b.Resize(g.b.Resize(x, memType(t), false), ir.I64, t.Signed)
 		}
@@ -467,7 +503,7 @@ func (g *gen) arithType(op syntax.Op, t *check.Type, rhs syntax.Expr) *check.Typ
 		return t
 	}
 	n := *t
-	n.Signed = t.Signed && (g.typeOf(rhs).Signed || g.typeOf(rhs).Literal)
+	n.Signed = t.Signed || g.typeOf(rhs).Signed && op != syntax.OpShl && op != syntax.OpShr
 	return &n
 }
 
@@ -526,7 +562,10 @@ func (g *gen) place(e syntax.Expr) place {
 			return g.anyPlace(g.value(e.X), xt.Space, t)
 		}
 	case *syntax.Cast:
-		if g.typeOf(e.X).IsScalar() {
+		switch {
+		case g.typeOf(e.X).IsScalar() && t.Kind == check.Array:
+			return place{ptr: g.memory(e), t: t}
+		case g.typeOf(e.X).IsScalar():
 			return g.anyPlace(g.value(e.X), t.Space, t)
 		}
 		p := g.place(e.X)

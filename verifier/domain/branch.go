@@ -23,10 +23,14 @@ const (
 )
 
 // Swap is the comparison that holds of o and s where c holds of s and o.
-func (c Cond) Swap() Cond { return [...]Cond{EQ, NE, LT, LE, GT, GE, SLT, SLE, SGT, SGE, Set, NotSet}[c] }
+func (c Cond) Swap() Cond {
+	return [...]Cond{EQ, NE, LT, LE, GT, GE, SLT, SLE, SGT, SGE, Set, NotSet}[c]
+}
 
 // Not is the comparison that holds where c does not.
-func (c Cond) Not() Cond { return [...]Cond{NE, EQ, LE, LT, GE, GT, SLE, SLT, SGE, SGT, NotSet, Set}[c] }
+func (c Cond) Not() Cond {
+	return [...]Cond{NE, EQ, LE, LT, GE, GT, SLE, SLT, SGE, SGT, NotSet, Set}[c]
+}
 
 // A Truth is what is known of a comparison.
 type Truth int8

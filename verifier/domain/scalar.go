@@ -108,6 +108,7 @@ func (s *Scalar) update64() {
 func (s *Scalar) UpdateRanges() { s.update32(); s.update64() }
 
 func (s *Scalar) meetU32(lo, hi uint32) { s.U32Min, s.U32Max = max(s.U32Min, lo), min(s.U32Max, hi) }
+
 func (s *Scalar) meetS32(lo, hi int32)  { s.S32Min, s.S32Max = max(s.S32Min, lo), min(s.S32Max, hi) }
 func (s *Scalar) meetU64(lo, hi uint64) { s.UMin, s.UMax = max(s.UMin, lo), min(s.UMax, hi) }
 func (s *Scalar) meetS64(lo, hi int64)  { s.SMin, s.SMax = max(s.SMin, lo), min(s.SMax, hi) }
@@ -324,3 +325,6 @@ func (s Scalar) String() string {
 	add("var_off", s.Bits, s.Bits != AnyTnum)
 	return strings.Join(parts, ",")
 }
+
+// SetLow32 makes the lower half v, and keeps what is known of the rest.
+func (s *Scalar) SetLow32(v uint32) { s.setConst32(v) }

@@ -51,7 +51,7 @@ func (t Tnum) Max() uint64 { return t.Value | t.Mask }
 // Add is t + u.
 func (t Tnum) Add(u Tnum) Tnum {
 	sm, sv := t.Mask+u.Mask, t.Value+u.Value
-	mu := (sm+sv ^ sv) | t.Mask | u.Mask
+	mu := (sm + sv ^ sv) | t.Mask | u.Mask
 	return Tnum{sv &^ mu, mu}
 }
 

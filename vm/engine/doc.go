@@ -36,9 +36,11 @@
 //
 // # What both engines do alike
 //
-//   - At the entry of function 0 (by Start or Tail) r0 and r6 to r9 are zero,
-//     r1 to r5 and r10 come from Regs. At the entry of another function by
-//     Start, r0 to r10 come from Regs.
+//   - When Start enters function 0, r0 and r6 to r9 are zero, and r1 to r5 and
+//     r10 come from Regs. When it enters another function, r0 to r10 come from Regs.
+//   - When Tail enters function 0, it takes the place of the function that made
+//     the call: r6 to r9 are what they were when that was entered, r10 is
+//     the same, and r0 to r5 come from Regs.
 //   - A local call lowers r10 by [FrameSize], keeps r6 to r9 for the caller,
 //     and shares r0 to r5 with it in both directions. If r10 would come below
 //     StackLimit the run ends in [FaultStack].

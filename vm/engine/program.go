@@ -88,7 +88,7 @@ func New(name string, insns []isa.Instruction, funcs []int, calls []Call) (*Prog
 			if err := insn.Check(); err != nil {
 				return nil, fail(i, "%w", err)
 			}
-			if writes(insn, isa.R10) {
+			if Writes(insn, isa.R10) {
 				return nil, fail(i, "r10 is read only")
 			}
 			p.targets[i] = -1
@@ -123,9 +123,9 @@ func New(name string, insns []isa.Instruction, funcs []int, calls []Call) (*Prog
 
 func isGoto(i isa.Instruction) bool { return i.Class().IsJump() && i.Op.JumpOp() == isa.Always }
 
-// writes reports whether the instruction writes r as an operand; calls, which
-// write r0 to r5, are not looked at.
-func writes(i isa.Instruction, r isa.Register) bool {
+// Writes reports whether the instruction i names r and writes it. What calls,
+// packet accesses and CmpXchg do to r0 to r5 without naming them does not count.
+func Writes(i isa.Instruction, r isa.Register) bool {
 	switch i.Class() {
 	case isa.ClassALU, isa.ClassALU64, isa.ClassLDX:
 		return i.Dst == r

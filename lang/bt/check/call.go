@@ -72,7 +72,7 @@ func (c *checker) call(e *syntax.Call) *Type {
 	}
 	c.info.Calls[e] = f
 	switch f.Name {
-	case "kstack", "ustack", "usym", "reg", "override":
+	case "kstack", "ustack", "usym", "reg", "override", "uaddr", "skboutput", "kfunc_allowed":
 		if c.inFunction(e.Func.Loc, f.Name) {
 			return tInvalid
 		}
@@ -94,19 +94,15 @@ func (c *checker) call(e *syntax.Call) *Type {
 }
 
 func argCount(f *Function) string {
-	plural := func(n int) string {
-		if n == 1 {
-			return "1 argument"
-		}
-		return itoa(n) + " arguments"
-	}
 	switch {
 	case f.Max < 0:
-		return "at least " + plural(f.Min)
+		return "at least " + counted(f.Min, "argument")
 	case f.Min == f.Max:
-		return plural(f.Min)
+		return counted(f.Min, "argument")
+	case f.Min == 0:
+		return "at most " + counted(f.Max, "argument")
 	}
-	return itoa(f.Min) + " to " + plural(f.Max)
+	return itoa(f.Min) + " to " + counted(f.Max, "argument")
 }
 
 // wantInt reports an argument that is no integer.
@@ -121,6 +117,9 @@ func (c *checker) wantInt(e *syntax.Call, i int, t *Type) bool {
 // wantConst returns the constant integer that an argument must be.
 func (c *checker) wantConst(e *syntax.Call, i int) (int64, bool) {
 	k, ok := c.info.Consts[e.Args[i]]
+	if !ok && c.info.Types[e.Args[i]].Kind == Invalid {
+		return 0, false
+	}
 	if !ok || k.IsString {
 		c.errorf(e.Args[i].Span(), "not-constant", "%s needs a constant integer here", e.Func.Text)
 		return 0, false
@@ -131,6 +130,9 @@ func (c *checker) wantConst(e *syntax.Call, i int) (int64, bool) {
 // wantString returns the constant string that an argument must be.
 func (c *checker) wantString(e *syntax.Call, i int) (string, bool) {
 	k, ok := c.info.Consts[e.Args[i]]
+	if !ok && c.info.Types[e.Args[i]].Kind == Invalid {
+		return "", false
+	}
 	if !ok || !k.IsString {
 		c.errorf(e.Args[i].Span(), "not-constant", "%s needs a string literal here", e.Func.Text)
 		return "", false
@@ -216,6 +218,10 @@ func checkPrint(c *checker, e *syntax.Call, _ []*Type) *Type {
 		}
 	default:
 		t := c.expr(x)
+		if id, ok := x.(*syntax.Ident); ok && t.Kind == Args {
+			t = c.printedArgs(id, t)
+			c.info.Types[x] = t
+		}
 		switch t.Kind {
 		case None, Agg, Mode, Args:
 			c.errorf(x.Span(), "type-mismatch", "%s cannot be printed", describe(t))
@@ -306,7 +312,7 @@ func checkStr(c *checker, e *syntax.Call, args []*Type) *Type {
 				c.errorf(e.Args[1].Span(), "bad-argument", "the length of a string must be positive")
 				return tInvalid
 			}
-			size = min(size, int(k.Int)+1)
+			size = int(min(int64(size)-1, k.Int)) + 1
 		} else {
 			c.wantInt(e, 1, args[1])
 		}
@@ -320,10 +326,13 @@ func checkStr(c *checker, e *syntax.Call, args []*Type) *Type {
 		}
 		return t
 	case t.isInt():
-		if k, ok := c.info.Consts[e.Args[0]]; ok {
-			if _, isParam := e.Args[0].(*syntax.Param); isParam {
-				// str($1) is the text of the parameter, number or not.
-				return c.str(e, c.paramText(e.Args[0].(*syntax.Param), k))
+		// str($1) is the text of the parameter, number or not.
+		if p, ok := e.Args[0].(*syntax.Param); ok {
+			return c.str(e, c.paramText(p))
+		}
+		if b, ok := e.Args[0].(*syntax.Binary); ok {
+			if text, ok := c.paramTail(b); ok {
+				return c.str(e, text)
 			}
 		}
 	case t.Kind == Pointer, c.charArray(t):
@@ -334,10 +343,22 @@ func checkStr(c *checker, e *syntax.Call, args []*Type) *Type {
 	return stringType(size)
 }
 
-func (c *checker) paramText(p *syntax.Param, k Const) string {
-	if k.IsString {
-		return k.Str
+// paramTail is what $1 + n means as text: the parameter without its first n
+// bytes.
+func (c *checker) paramTail(e *syntax.Binary) (string, bool) {
+	p, isParam := e.X.(*syntax.Param)
+	n, isConst := c.info.Consts[e.Y]
+	if !isParam || !isConst || n.IsString || e.Op != syntax.OpAdd {
+		return "", false
 	}
+	text := c.paramText(p)
+	if n.Int < 0 || n.Int > int64(len(text)) {
+		return "", false
+	}
+	return text[n.Int:], true
+}
+
+func (c *checker) paramText(p *syntax.Param) string {
 	if p.N <= len(c.opts.Args) {
 		return c.opts.Args[p.N-1]
 	}
@@ -352,6 +373,8 @@ func (c *checker) stackType(name string, e *syntax.Call) *Type {
 	t := &Type{Kind: Kstack, Size: stackSize, Len: 127, Mode: c.res.Config.StackMode}
 	if name == "ustack" {
 		t.Kind = Ustack
+	} else if t.Mode == "build_id" {
+		t.Mode = "raw" // the kernel's own stacks have none
 	}
 	if e == nil {
 		return t
@@ -359,7 +382,14 @@ func (c *checker) stackType(name string, e *syntax.Call) *Type {
 	for i, a := range e.Args {
 		if at := c.info.Types[a]; at.Kind == Mode {
 			switch at.Mode {
-			case "bpftrace", "perf", "raw", "build_id":
+			case "build_id":
+				if name == "kstack" {
+					c.errorf(a.Span(), "bad-argument", "the kernel's own stacks have no build IDs; there are bpftrace, perf and raw")
+					return tInvalid
+				}
+				t.Mode = at.Mode
+				continue
+			case "bpftrace", "perf", "raw":
 				t.Mode = at.Mode
 				continue
 			}
@@ -435,7 +465,7 @@ func checkFormat(c *checker, e *syntax.Call, args []*Type) *Type {
 		want += v.Args()
 	}
 	if want != len(args)-1 {
-		c.errorf(e.Args[0].Span(), "wrong-argument-count", "the format takes %d values, here are %d", want, len(args)-1)
+		c.errorf(e.Args[0].Span(), "wrong-argument-count", "the format takes %s, here are %d", counted(want, "value"), len(args)-1)
 		return tNone
 	}
 	i := 1
@@ -448,6 +478,9 @@ func checkFormat(c *checker, e *syntax.Call, args []*Type) *Type {
 			continue
 		}
 		t := args[i]
+		if v.Verb == 'g' {
+			c.gfpFlags(e, i)
+		}
 		if !fits(v.Verb, t) {
 			c.errorf(e.Args[i].Span(), "type-mismatch", "%%%s cannot show %s", v.Spec, describe(t)).
 				Notef("%s", verbHint(t))
@@ -493,7 +526,7 @@ type Verb struct {
 	// Text is what stands before the verb, literally.
 	Spec string // flags, width, precision and length as written, with the verb
 	Star bool   // the width is an argument
-	Verb byte   // d i u o x X c s p r %
+	Verb byte   // d i u o x X c s p r g %
 }
 
 // Args is the number of values the verb takes.
@@ -506,6 +539,26 @@ func (v Verb) Args() int {
 		n++
 	}
 	return n
+}
+
+// VerbOf is the conversion that shows argument i after the format, '*' when it
+// is a width.
+func VerbOf(verbs []Verb, i int) byte {
+	for _, v := range verbs {
+		if v.Star {
+			if i == 0 {
+				return '*'
+			}
+			i--
+		}
+		if v.Verb != '%' {
+			if i == 0 {
+				return v.Verb
+			}
+			i--
+		}
+	}
+	return 0
 }
 
 // Verbs returns the conversions of a format string, or says what is wrong
@@ -529,23 +582,39 @@ func Verbs(format string) ([]Verb, string) {
 		for i < len(format) && (format[i] >= '0' && format[i] <= '9' || format[i] == '.') {
 			i++
 		}
-		for i < len(format) && strings.IndexByte("hlqjzt", format[i]) >= 0 {
+		for i < len(format) && strings.IndexByte("hljzt", format[i]) >= 0 {
 			i++
 		}
 		if i >= len(format) {
 			return nil, "the format ends in the middle of a conversion; %% prints a percent sign"
 		}
 		v.Verb = format[i]
-		if strings.IndexByte("diuoxXcspr%", v.Verb) < 0 {
-			return nil, "there is no conversion %" + format[start:i+1] + "; %% prints a percent sign"
+		gfp := strings.HasPrefix(format[i:], "gr")
+		if strings.IndexByte("diuoxXcspr%", v.Verb) < 0 && !gfp {
+			spec := format[start : i+1]
+			if v.Verb < ' ' || v.Verb > '~' {
+				return nil, "the conversion %" + spec[:len(spec)-1] + " has no letter; %% prints a percent sign"
+			}
+			return nil, "there is no conversion %" + spec + "; %% prints a percent sign"
 		}
 		if v.Verb == 'r' && i+1 < len(format) && (format[i+1] == 'x' || format[i+1] == 'h') {
+			i++
+		}
+		if gfp {
 			i++
 		}
 		v.Spec = format[start : i+1]
 		verbs = append(verbs, v)
 	}
 	return verbs, ""
+}
+
+// counted is a number of things for people: "1 argument", "2 arguments".
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return itoa(n) + " " + what + "s"
 }
 
 func itoa(n int) string {
@@ -558,3 +627,6 @@ func itoa(n int) string {
 	}
 	return string(b)
 }
+
+// FunctionNames lists the functions of the language.
+func FunctionNames() []string { return slices.Sorted(maps.Keys(functions)) }

@@ -45,12 +45,13 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 		target: t, opts: o, structs: map[string]btf.Type{}, aligns: map[btf.Type]int{}, maps: map[string]*Map{}, lacking: map[hook.Kind]bool{},
 		res: &Result{Program: p, Config: DefaultConfig()},
 	}
+	c.config(p.Config())
+	// What the caller says stands above what the script says.
 	for name, value := range o.Settings {
 		if problem := c.res.Config.Set(name, value); problem != "" {
 			c.diags.Add(&source.Diagnostic{Code: "bad-setting", Message: fmt.Sprintf("setting %s=%s: %s", name, value, problem)})
 		}
 	}
-	c.config(p.Config())
 	c.mapDecls(p.MapDecls())
 	defer c.closeBinaries()
 	c.cDecls(p.CDecls)
@@ -67,6 +68,7 @@ func Program(p *syntax.Program, t target.Target, o Options) (*Result, source.Lis
 			Notef("a probe looks like this: tracepoint:syscalls:sys_enter_openat { printf(\"%%s\\n\", comm); }"))
 	}
 	c.infer()
+	c.finishFuncs()
 	c.finish()
 	c.diags.Sort()
 	if c.diags.HasErrors() {
@@ -144,7 +146,7 @@ func (c *checker) infer() {
 		c.diags = slices.Clone(before)
 		c.changed = false
 		for _, m := range c.res.Maps {
-			m.Writers = 0
+			m.Writers, m.earlier = 0, m.Value != nil
 		}
 		for i, inst := range c.res.Funcs {
 			c.instance(inst, -1-i)
@@ -248,5 +250,6 @@ func newInfo() *Info {
 		Types: map[syntax.Expr]*Type{}, Consts: map[syntax.Expr]Const{}, Vars: map[*syntax.Var]*Var{},
 		Loops: map[*syntax.For]*Loop{}, Maps: map[*syntax.Map]*Map{}, Fields: map[syntax.Expr]*Selection{},
 		Idents: map[*syntax.Ident]*Builtin{}, Calls: map[*syntax.Call]*Function{}, Funcs: map[*syntax.Call]*Instance{},
+		UserAddrs: map[*syntax.Call]UserAddr{}, PrintedArgs: map[syntax.Expr]*syntax.Record{},
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/skep-bpf/skep/source"
 )
 
-// Config are the settings of a script: defaults, overridden by the caller's
-// (BPFTRACE_* in the environment), overridden by its config block.
+// Config are the settings of a script: defaults, overridden by its config
+// block, overridden by the caller's (BPFTRACE_* in the environment).
 type Config struct {
 	MaxStrlen        int // bytes of a string, the terminating zero included
 	MaxMapKeys       int

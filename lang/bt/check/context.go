@@ -16,6 +16,7 @@ import (
 // context finds what a body may use at an attach point, as far as it does.
 func (c *checker) context(pt Point, u use) Context {
 	ctx := Context{Kind: pt.Kind}
+	ctx.Kfuncs = u.kfuncs
 	ctx.Syscall = pt.Kind == hook.Tracepoint && pt.Subsystem == "syscalls"
 	if u.ctx {
 		ctx.Ctx = c.ctxType(pt)
@@ -23,7 +24,7 @@ func (c *checker) context(pt Point, u use) Context {
 	if pt.Kind == hook.USDT && u.numbered {
 		ctx.USDT, ctx.ArgsErr = c.usdt(pt.Point)
 	}
-	if !u.args && !(u.retval && pt.Kind == hook.Fexit) {
+	if !u.args && !(u.retval && pt.Kind == hook.Fexit) && !(u.kfuncs && pt.Kind == hook.RawTracepoint) {
 		return ctx
 	}
 	switch pt.Kind {

@@ -162,7 +162,7 @@ func (x *expander) expr(e syntax.Expr, b *binding) syntax.Expr {
 func (x *expander) use(list []*syntax.Macro, span source.Span, name string, args []syntax.Expr, b *binding) syntax.Expr {
 	i := slices.IndexFunc(list, func(m *syntax.Macro) bool { return len(m.Params) == len(args) })
 	if i < 0 {
-		x.c.errorf(span, "wrong-argument-count", "the macro %s takes %d arguments, here are %d", name, len(list[0].Params), len(args)).
+		x.c.errorf(span, "wrong-argument-count", "the macro %s takes %s, here are %d", name, counted(len(list[0].Params), "argument"), len(args)).
 			NoteAt(list[0].Name.Loc, "it is declared here")
 		return &syntax.BadExpr{Loc: span}
 	}

@@ -1,12 +1,16 @@
 package check
 
 import (
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/source"
+	"github.com/skep-bpf/skep/target/typeindex"
 )
 
 // describe names a type with its article, for messages.
@@ -51,6 +55,11 @@ func (c *checker) constant(e syntax.Expr, n int64, t *Type) *Type {
 	return t
 }
 
+// literal is a constant of the smallest type that holds it.
+func (c *checker) literal(e syntax.Expr, n int64, unsigned bool) *Type {
+	return c.constant(e, n, literalType(n, unsigned))
+}
+
 func (c *checker) str(e syntax.Expr, s string) *Type {
 	c.info.Consts[e] = Const{IsString: true, Str: s}
 	return stringType(len(s) + 1)
@@ -59,10 +68,7 @@ func (c *checker) str(e syntax.Expr, s string) *Type {
 func (c *checker) exprType(e syntax.Expr) *Type {
 	switch e := e.(type) {
 	case *syntax.IntLit:
-		if e.Value > 1<<63-1 {
-			return c.constant(e, int64(e.Value), tULiteral)
-		}
-		return c.constant(e, int64(e.Value), tLiteral)
+		return c.literal(e, int64(e.Value), true)
 	case *syntax.StringLit:
 		return c.str(e, e.Value)
 	case *syntax.BoolLit:
@@ -73,7 +79,7 @@ func (c *checker) exprType(e syntax.Expr) *Type {
 	case *syntax.Param:
 		return c.param(e)
 	case *syntax.ParamCount:
-		return c.constant(e, int64(len(c.opts.Args)), tLiteral)
+		return c.literal(e, int64(len(c.opts.Args)), false)
 	case *syntax.Ident:
 		return c.ident(e)
 	case *syntax.Var:
@@ -94,11 +100,17 @@ func (c *checker) exprType(e syntax.Expr) *Type {
 		return c.incDec(e)
 	case *syntax.Binary:
 		xt, yt := c.expr(e.X), c.expr(e.Y)
+		if text, ok := c.paramTail(e); ok && xt.Kind == String {
+			return c.str(e, text)
+		}
 		if xt.Kind == Invalid || yt.Kind == Invalid {
 			return tInvalid
 		}
 		t := c.binaryType(e.Op, e.OpLoc, e.X, e.Y, xt, yt)
 		c.foldBinary(e, t)
+		if k, ok := c.info.Consts[e]; ok && t.Kind == Int && xt.Literal && yt.Literal {
+			return c.literal(e, k.Int, !t.Signed)
+		}
 		return t
 	case *syntax.Ternary:
 		return c.ternary(e)
@@ -160,14 +172,14 @@ func (c *checker) part(e syntax.Expr) *Type {
 func (c *checker) param(e *syntax.Param) *Type {
 	if e.N > len(c.opts.Args) {
 		// As in the shell: what was not given is empty, and 0 as a number.
-		return c.constant(e, 0, tLiteral)
+		return c.literal(e, 0, false)
 	}
 	text := c.opts.Args[e.N-1]
 	if n, err := strconv.ParseInt(text, 0, 64); err == nil {
-		return c.constant(e, n, tLiteral)
+		return c.literal(e, n, false)
 	}
 	if n, err := strconv.ParseUint(text, 0, 64); err == nil {
-		return c.constant(e, int64(n), tULiteral)
+		return c.literal(e, int64(n), true)
 	}
 	return c.str(e, text)
 }
@@ -249,14 +261,13 @@ func (c *checker) unary(e *syntax.Unary) *Type {
 	k, isConst := c.info.Consts[e.X]
 	switch e.Op {
 	case syntax.OpNeg:
-		r := intType(8, true)
-		if t.Literal {
-			r = tLiteral
+		switch {
+		case isConst && t.Literal:
+			return c.literal(e, -k.Int, false)
+		case isConst:
+			c.constant(e, -k.Int, tInt64)
 		}
-		if isConst {
-			return c.constant(e, -k.Int, r)
-		}
-		return r
+		return tInt64
 	case syntax.OpNot:
 		if isConst {
 			n := int64(0)
@@ -267,10 +278,13 @@ func (c *checker) unary(e *syntax.Unary) *Type {
 		}
 		return tBool
 	case syntax.OpBitNot:
-		if isConst {
-			return c.constant(e, ^k.Int, t)
+		switch {
+		case isConst && t.Literal:
+			return c.literal(e, ^k.Int, false)
+		case isConst:
+			c.constant(e, ^k.Int, tInt64)
 		}
-		return intType(8, t.Signed)
+		return tInt64
 	}
 	if isConst {
 		c.info.Consts[e] = k
@@ -305,38 +319,8 @@ func pointeeSpace(space Space) Space {
 }
 
 func (c *checker) address(e *syntax.Unary) *Type {
-	switch x := e.X.(type) {
-	case *syntax.Var, *syntax.Map, *syntax.MapIndex:
-		t := c.expr(x)
-		return &Type{Kind: Pointer, Size: 8, Elem: t, Space: OwnSpace}
-	case *syntax.Field, *syntax.Index:
-		t := c.expr(x)
-		space := KernelSpace
-		if s, ok := c.info.Fields[x]; ok && s.Type != nil {
-			space = c.spaceOf(x)
-		}
-		return &Type{Kind: Pointer, Size: 8, Elem: t, Space: space}
-	}
-	c.expr(e.X)
-	c.errorf(e.OpLoc, "bad-address", "only variables, maps and fields have an address")
-	return tInvalid
-}
-
-// spaceOf is the space that a field expression lies in.
-func (c *checker) spaceOf(e syntax.Expr) Space {
-	switch e := e.(type) {
-	case *syntax.Field:
-		t := c.info.Types[e.X]
-		if t != nil {
-			return t.Space
-		}
-	case *syntax.Index:
-		t := c.info.Types[e.X]
-		if t != nil {
-			return t.Space
-		}
-	}
-	return KernelSpace
+	// The parser lets no other operand through.
+	return &Type{Kind: Pointer, Size: 8, Elem: c.expr(e.X), Space: OwnSpace}
 }
 
 func (c *checker) incDec(e *syntax.IncDec) *Type {
@@ -347,11 +331,15 @@ func (c *checker) incDec(e *syntax.IncDec) *Type {
 			c.errorf(e.OpLoc, "type-mismatch", "only integers and pointers can be counted up or down, $%s is %s", x.Name, describe(t))
 			return tInvalid
 		}
+		if v := c.info.Vars[x]; t.isInt() && t.Size < 8 && !v.Declared {
+			c.assignVar(v, x, tInt64)
+			return v.Type
+		}
 		return t
 	case *syntax.Map, *syntax.MapIndex:
 		m := c.mapTarget(x)
 		m.Writers++
-		if m.Value == nil {
+		if m.Value == nil || m.Value.isInt() && m.Value.Size < 8 {
 			c.mapValue(m, x, tInt64)
 		}
 		if !m.Value.isInt() {
@@ -371,6 +359,12 @@ func (c *checker) binaryType(op syntax.Op, opLoc source.Span, x, y syntax.Expr, 
 		c.errorf(opLoc, "type-mismatch", "%s cannot be used on %s and %s", op, describe(xt), describe(yt)).
 			NoteAt(x.Span(), "this is %s", describe(xt)).NoteAt(y.Span(), "this is %s", describe(yt))
 		return tInvalid
+	}
+	if op == syntax.OpDiv || op == syntax.OpMod {
+		if k, ok := c.info.Consts[y]; ok && !k.IsString && k.Int == 0 {
+			c.errorf(y.Span(), "division-by-zero", "this divides by zero")
+			return tInvalid
+		}
 	}
 	switch op {
 	case syntax.OpLogAnd, syntax.OpLogOr:
@@ -425,30 +419,24 @@ func (c *checker) binaryType(op syntax.Op, opLoc source.Span, x, y syntax.Expr, 
 		return mismatch()
 	}
 	if op == syntax.OpShl || op == syntax.OpShr {
-		if xt.Literal {
-			return xt
-		}
 		return intType(8, xt.Signed)
 	}
-	if xt.Literal && yt.Literal {
-		if xt.Signed && yt.Signed {
-			return tLiteral
-		}
-		return tULiteral
+	if a, b := c.info.Consts[x], c.info.Consts[y]; op == syntax.OpSub && xt.Literal && yt.Literal && !xt.Signed && !yt.Signed {
+		return intType(8, uint64(a.Int) < uint64(b.Int))
 	}
-	return intType(8, arithmeticSign(op, xt, yt))
+	return intType(8, op == syntax.OpSub || xt.Signed || yt.Signed)
 }
 
-// arithmeticSign is whether an operation on integers is a signed one.
-func arithmeticSign(op syntax.Op, x, y *Type) bool {
-	if op == syntax.OpSub {
-		return true
+// CompareSigned reports whether x < y is decided with signs.
+func CompareSigned(x, y *Type) bool {
+	if x.Kind != Int || y.Kind != Int {
+		return false
 	}
 	if x.Literal != y.Literal {
 		if x.Literal {
 			x, y = y, x
 		}
-		return x.Signed
+		return x.Signed || y.Signed && x.Size < 8
 	}
 	switch {
 	case x.Signed == y.Signed:
@@ -459,14 +447,6 @@ func arithmeticSign(op syntax.Op, x, y *Type) bool {
 		return y.Size < 8
 	}
 	return x.Size < 8
-}
-
-// CompareSigned reports whether x < y is decided with signs.
-func CompareSigned(x, y *Type) bool {
-	if x.Kind == Int && y.Kind == Int {
-		return arithmeticSign(syntax.OpLt, x, y)
-	}
-	return false
 }
 
 // isText reports whether e is a string that is known now.
@@ -523,8 +503,7 @@ func (c *checker) foldBinary(e *syntax.Binary, t *Type) {
 		set(a * b)
 	case syntax.OpDiv, syntax.OpMod:
 		if b == 0 {
-			c.errorf(e.Y.Span(), "division-by-zero", "this divides by zero")
-			return
+			return // said by binaryType
 		}
 		switch {
 		case e.Op == syntax.OpDiv && signed:
@@ -666,6 +645,10 @@ func (c *checker) cast(e *syntax.Cast) *Type {
 		if xt.isInt() || xt.Kind == Array {
 			n := *t
 			n.Space = OwnSpace
+			if n.Len == 0 {
+				n.Len = xt.Size / max(n.Elem.Size, 1)
+				n.Size = n.Len * n.Elem.Size
+			}
 			return &n
 		}
 	case String:
@@ -724,9 +707,6 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 		return tInvalid
 	}
 	size := t.Size
-	if k, ok := c.info.Consts[e.X]; ok && t.Literal {
-		size = literalSize(k.Int)
-	}
 	if t.Kind == Struct {
 		full, err := c.complete(t.BTF)
 		if err != nil {
@@ -735,7 +715,7 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 		}
 		size, _ = btf.Sizeof(full)
 	}
-	return c.constant(e, int64(size), tULiteral)
+	return c.literal(e, int64(size), true)
 }
 
 func (c *checker) offsetof(e *syntax.Offsetof) *Type {
@@ -764,7 +744,7 @@ func (c *checker) offsetof(e *syntax.Offsetof) *Type {
 		offset += off
 		cur = m.Type
 	}
-	return c.constant(e, int64(offset/8), tULiteral)
+	return c.literal(e, int64(offset/8), true)
 }
 
 func (c *checker) noMember(name *syntax.Name, t btf.Type) {
@@ -806,7 +786,14 @@ func (c *checker) field(e *syntax.Field) *Type {
 				return f.Type
 			}
 		}
-		c.errorf(e.Name.Loc, "unknown-field", "the record has no field %q", e.Name.Text)
+		c.errorf(e.Name.Loc, "unknown-field", "the record has no field %q; it has %s", e.Name.Text, fieldNames(xt.Fields)).
+			Suggest(source.Nearest(e.Name.Text, func(yield func(string) bool) {
+				for _, f := range xt.Fields {
+					if !yield(f.Name) {
+						return
+					}
+				}
+			}))
 		return tInvalid
 	case Struct:
 		full, err := c.complete(xt.BTF)
@@ -876,6 +863,10 @@ func (c *checker) index(e *syntax.Index) *Type {
 		}
 		return c.held(xt.Elem, xt.Space)
 	case String:
+		if k, ok := c.info.Consts[e.I]; ok && (k.Int < 0 || k.Int >= int64(xt.Size)) {
+			c.errorf(e.I.Span(), "bad-index", "the string has room for %d bytes, the first is 0", xt.Size)
+			return tInvalid
+		}
 		return tInt8
 	case Pointer:
 		if xt.Elem == nil {
@@ -1017,11 +1008,38 @@ func (c *checker) unknownType(span source.Span, name string, err error) {
 		d.Notef("%v", err)
 		return
 	}
-	d.Suggest(source.Nearest(name, func(yield func(string) bool) {
-		for n := range typeNames {
-			if !yield(n) {
+	// "struct x" for "strct x" helps as little as a struct for an enum.
+	kind, bare, tagged := strings.Cut(name, " ")
+	if !tagged {
+		kind, bare = "", name
+	}
+	kinds := map[string]typeindex.Kind{"": typeindex.KindTypedef, "struct": typeindex.KindStruct, "union": typeindex.KindUnion, "enum": typeindex.KindEnum}[kind]
+	near := source.Nearest(bare, func(yield func(string) bool) {
+		if !tagged {
+			for _, n := range slices.Sorted(maps.Keys(typeNames)) {
+				if !yield(n) {
+					return
+				}
+			}
+		}
+		types, err := c.target.Types()
+		if err != nil {
+			return
+		}
+		for e := range types.Names(kinds, "") {
+			if !yield(e.Name) {
 				return
 			}
 		}
-	}))
+	})
+	d.Suggest(near)
+}
+
+// fieldNames lists the fields of a record for people.
+func fieldNames(fields []Field) string {
+	var names []string
+	for _, f := range fields {
+		names = append(names, f.Name)
+	}
+	return strings.Join(names, ", ")
 }

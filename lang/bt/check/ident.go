@@ -32,7 +32,7 @@ var modes = map[string]bool{
 // hookNames are builtins that only the program of a probe has: functions are
 // called from several.
 var hookNames = map[string]bool{
-	"args": true, "retval": true, "func": true, "probe": true, "probetype": true, "ctx": true, "kstack": true, "ustack": true,
+	"args": true, "retval": true, "usermode": true, "func": true, "probe": true, "probetype": true, "ctx": true, "kstack": true, "ustack": true,
 }
 
 // inFunction refuses what only the program of a probe has.
@@ -53,6 +53,9 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 	if t := builtins[name]; t != nil {
 		if name == "cpid" && !c.opts.HasCommand {
 			c.errorf(e.Loc, "no-command", "cpid is the process of the command given by -c, and there is none")
+			return tInvalid
+		}
+		if name == "usermode" && !c.hasRegisters(e.Loc) {
 			return tInvalid
 		}
 		use(0)
@@ -101,7 +104,7 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 	}
 	if arch, ok := abi.ParseArch(c.target.Arch()); ok {
 		if n, ok := abi.Constant(arch, name); ok {
-			return c.constant(e, n, tLiteral)
+			return c.literal(e, n, false)
 		}
 	}
 	if types, err := c.target.Types(); err == nil {
@@ -111,6 +114,19 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 		}
 	}
 	c.errorf(e.Loc, "unknown-name", "%q is neither a builtin nor a constant", name).
-		Suggest(source.Nearest(name, slices.Values(slices.Sorted(maps.Keys(builtins)))))
+		Suggest(source.Nearest(name, func(yield func(string) bool) {
+			names := slices.Concat(slices.Sorted(maps.Keys(builtins)), slices.Sorted(maps.Keys(modes)), slices.Sorted(maps.Keys(c.enums)))
+			if arch, ok := abi.ParseArch(c.target.Arch()); ok {
+				names = append(names, abi.ConstantNames(arch)...)
+			}
+			for _, n := range names {
+				if !yield(n) {
+					return
+				}
+			}
+			if types, err := c.target.Types(); err == nil {
+				types.Enumerators("")(yield)
+			}
+		}))
 	return tInvalid
 }

@@ -77,8 +77,8 @@ func init() {
 		&Function{Name: "is_unsigned_integer", Min: 1, Max: 1, check: isKind(func(t *Type) bool { return t.Kind == Int && !t.Signed })},
 		&Function{Name: "is_array", Min: 1, Max: 1, check: isKind(func(t *Type) bool { return t.Kind == Array })},
 		&Function{Name: "is_literal", Min: 1, Max: 1, check: checkIsLiteral},
-		&Function{Name: "pid", Min: 1, Max: 1, check: checkPID},
-		&Function{Name: "tid", Min: 1, Max: 1, check: checkPID},
+		&Function{Name: "pid", Min: 0, Max: 1, check: checkPID},
+		&Function{Name: "tid", Min: 0, Max: 1, check: checkPID},
 		&Function{Name: "ppid", Min: 1, Max: 1, check: checkTask(tUint32)},
 		&Function{Name: "pcomm", Min: 1, Max: 1, check: checkTask(stringType(16))},
 	)
@@ -119,11 +119,11 @@ func checkStrcap(c *checker, e *syntax.Call, args []*Type) *Type {
 		if k, ok := c.info.Consts[e.Args[0]]; ok {
 			n = len(k.Str)
 		}
-		return c.constant(e, int64(n), tLiteral)
+		return c.literal(e, int64(n), false)
 	case t.Kind == Array && c.charArray(t):
-		return c.constant(e, int64(t.Len), tLiteral)
+		return c.literal(e, int64(t.Len), false)
 	case c.textual(t):
-		return c.constant(e, int64(c.res.Config.MaxStrlen), tLiteral)
+		return c.literal(e, int64(c.res.Config.MaxStrlen), false)
 	}
 	c.errorf(e.Args[0].Span(), "type-mismatch", "strcap needs a string, this is %s", describe(args[0]))
 	return tInvalid
@@ -271,9 +271,9 @@ func checkLen(c *checker, e *syntax.Call, _ []*Type) *Type {
 	case String:
 		return tInt64
 	case Array:
-		return c.constant(e, int64(t.Len), tLiteral)
+		return c.literal(e, int64(t.Len), false)
 	case Tuple, Record:
-		return c.constant(e, int64(len(t.Fields)), tLiteral)
+		return c.literal(e, int64(len(t.Fields)), false)
 	}
 	c.errorf(e.Args[0].Span(), "type-mismatch", "len needs a map with keys or a stack, this is %s", describe(t))
 	return tInvalid
@@ -324,22 +324,7 @@ func checkBswap(c *checker, e *syntax.Call, args []*Type) *Type {
 		c.errorf(e.Args[0].Span(), "type-mismatch", "bswap needs an integer, this is %s", describe(t))
 		return tInvalid
 	}
-	size := t.Size
-	if k, ok := c.info.Consts[e.Args[0]]; ok && t.Literal {
-		size = literalSize(k.Int)
-	}
-	return intType(size, false)
-}
-
-// literalSize is the size of the smallest integer that holds n.
-func literalSize(n int64) int {
-	for _, size := range []int{1, 2, 4} {
-		bits := 8 * size
-		if n >= -1<<(bits-1) && n < 1<<bits {
-			return size
-		}
-	}
-	return 8
+	return intType(t.Size, false)
 }
 
 func checkNtop(c *checker, e *syntax.Call, args []*Type) *Type {
@@ -415,11 +400,15 @@ func checkSignal(c *checker, e *syntax.Call, args []*Type) *Type {
 	if k, ok := c.info.Consts[e.Args[0]]; ok && k.IsString {
 		n, ok := abi.SignalByName(strings.ToUpper(k.Str))
 		if !ok {
-			c.errorf(e.Args[0].Span(), "bad-argument", "there is no signal %q", k.Str)
+			c.errorf(e.Args[0].Span(), "bad-argument", "there is no signal %q", k.Str).
+				Suggest(source.Nearest(strings.ToUpper(k.Str), func(yield func(string) bool) {
+					for n := 1; n <= 64 && yield(abi.SignalName(n)); n++ {
+					}
+				}))
 			return tNone
 		}
 		c.info.Consts[e.Args[0]] = Const{Int: int64(n)}
-		c.info.Types[e.Args[0]] = tLiteral
+		c.info.Types[e.Args[0]] = tInt64
 		return tNone
 	}
 	if k, ok := c.info.Consts[e.Args[0]]; ok && (k.Int < 1 || k.Int > 64) {
@@ -521,9 +510,9 @@ func checkGetopt(c *checker, e *syntax.Call, args []*Type) *Type {
 			c.errorf(e.Loc, "bad-parameter", "--%s must be a number, it is %q", name, given)
 			return tInvalid
 		}
-		return c.constant(e, n, tLiteral)
+		return c.constant(e, n, tInt64)
 	}
-	return c.constant(e, k.Int, tLiteral)
+	return c.constant(e, k.Int, tInt64)
 }
 
 func checkKfuncExist(c *checker, e *syntax.Call, _ []*Type) *Type {
@@ -565,9 +554,7 @@ func checkIsLiteral(c *checker, e *syntax.Call, _ []*Type) *Type {
 }
 
 func checkPID(c *checker, e *syntax.Call, args []*Type) *Type {
-	if args[0].Kind != Mode || args[0].Mode != "curr_ns" && args[0].Mode != "init" {
-		c.errorf(e.Args[0].Span(), "bad-argument", "%s takes curr_ns or init", e.Func.Text).
-			Suggest(source.Nearest(e.Args[0].Span().Text(), slices.Values([]string{"curr_ns", "init"})))
+	if len(args) == 1 && !c.pidMode(e, args[0]) {
 		return tInvalid
 	}
 	return tUint32

@@ -24,6 +24,8 @@ type use struct {
 	numbered bool // argN or sargN
 	probe    bool // which of its probes runs, for its name or a user stack
 	ctx      bool
+	place    bool // where the probe lies in its binary
+	kfuncs   bool // functions of the kernel for tracing programs
 }
 
 // usesOf looks through a probe, whose macros are expanded.
@@ -60,6 +62,10 @@ func usesOf(p *syntax.Probe) use {
 			switch n.Func.Text {
 			case "usym", "ustack", "kstack":
 				u.probe = true
+			case "uaddr":
+				u.place = true
+			case "comm":
+				u.kfuncs = u.kfuncs || len(n.Args) > 0
 			}
 		}
 		return true
@@ -137,6 +143,11 @@ func (c *checker) attachPoint(p *syntax.Probe, ap *syntax.AttachPoint, u use) (p
 	}
 	if pt.HasAddress && (pt.Kind == hook.Kprobe || pt.Kind == hook.Kretprobe) && !c.opts.Unsafe {
 		c.fieldErrorf(ap, pt, hook.FieldAddress, "unsafe", "a probe on a raw address of the kernel is only allowed with --unsafe")
+		return nil, false
+	}
+	if (pt.Kind == hook.Watchpoint || pt.Kind == hook.AsyncWatchpoint) && pt.Func != "" {
+		c.fieldErrorf(ap, pt, hook.FieldFunc, "unsupported-probe", "watchpoints on what an argument of a function points to are not there").
+			Notef("watchpoint:0xADDRESS:%d:%s watches an address; a uprobe on %s shows the argument", pt.Length, pt.Mode, pt.Func)
 		return nil, false
 	}
 	if err := c.hookFeature(pt); err != nil && !c.lacking[pt.Kind] {
@@ -271,24 +282,31 @@ func (c *checker) hookError(ap *syntax.AttachPoint, err error) {
 func (c *checker) groupKey(pt Point, ctx *Context, u use) string {
 	key := pt.Kind.String()
 	switch pt.Kind {
-	case hook.Kprobe, hook.Kretprobe, hook.Uprobe, hook.Uretprobe:
+	case hook.Kprobe, hook.Kretprobe:
+	case hook.Uprobe, hook.Uretprobe:
+		if u.place {
+			return key + pt.Name
+		}
 	case hook.Tracepoint:
 		if ctx.Syscall {
 			return key + " syscalls " + strings.SplitAfterN(pt.Event, "_", 3)[1] + argsKey(ctx.Args, u.fields)
 		}
 		if !u.args && c.rawOf(pt) {
-			if u.probe && !c.target.Feature(target.FeatureRawTPCookie).Have {
+			if u.kfuncs || u.probe && !c.target.Feature(target.FeatureRawTPCookie).Have {
 				return key + pt.Name
 			}
 			return key + " raw"
 		}
 	case hook.RawTracepoint:
-		if u.args || u.numbered || u.probe && !c.target.Feature(target.FeatureRawTPCookie).Have {
+		if u.args || u.numbered || u.kfuncs || u.probe && !c.target.Feature(target.FeatureRawTPCookie).Have {
 			return key + pt.Name
 		}
 		return key
 	case hook.USDT:
-		if u.numbered {
+		switch {
+		case u.place:
+			return key + pt.String()
+		case u.numbered:
 			return key + specKey(ctx.USDT)
 		}
 		return key

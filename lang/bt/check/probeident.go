@@ -155,18 +155,22 @@ func (c *checker) funcType(e *syntax.Ident) *Type {
 	return tInvalid
 }
 
-// checkReg checks reg("name").
-func checkReg(c *checker, e *syntax.Call, _ []*Type) *Type {
-	name, ok := c.wantString(e, 0)
-	if !ok {
-		return tInvalid
-	}
+// hasRegisters reports whether the context of the probe begins with registers.
+func (c *checker) hasRegisters(span source.Span) bool {
 	switch c.inst.Ctx.Kind {
 	case hook.Kprobe, hook.Kretprobe, hook.Uprobe, hook.Uretprobe, hook.USDT,
 		hook.Profile, hook.Software, hook.Hardware, hook.Watchpoint, hook.AsyncWatchpoint:
-	default:
-		c.errorf(e.Func.Loc, "no-registers", "there are no registers in probes of the kind %s", probeKind(c.inst)).
-			Notef("kprobe, uprobe, usdt, profile, software, hardware and watchpoint have them")
+		return true
+	}
+	c.errorf(span, "no-registers", "there are no registers in probes of the kind %s", probeKind(c.inst)).
+		Notef("kprobe, uprobe, usdt, profile, software, hardware and watchpoint have them")
+	return false
+}
+
+// checkReg checks reg("name").
+func checkReg(c *checker, e *syntax.Call, _ []*Type) *Type {
+	name, ok := c.wantString(e, 0)
+	if !ok || !c.hasRegisters(e.Func.Loc) {
 		return tInvalid
 	}
 	arch, ok := abi.ParseArch(c.target.Arch())

@@ -21,6 +21,8 @@ type Result struct {
 	Missing []Point
 	// Matches are the attach points with wildcards.
 	Matches []Match
+	// GFPFlags are the names of page allocation flags, where they are shown.
+	GFPFlags []target.Flag
 }
 
 // A Match is what an attach point with wildcards stands for.
@@ -45,6 +47,8 @@ type Instance struct {
 	Result *Type
 	// Params are the variables of a function's parameters.
 	Params []*Var
+	// Exits is set for a function that may end the whole program.
+	Exits bool
 }
 
 // A Point is an attach point with the name it has for the script.
@@ -69,6 +73,9 @@ type Context struct {
 	Syscall bool
 	// Ctx is the type of the builtin ctx, nil when it is not known or not used.
 	Ctx *Type
+	// Kfuncs is set when the body calls functions of the kernel that are only
+	// open to programs of the type "tracing".
+	Kfuncs bool
 	// Typed is set for a raw tracepoint whose program knows the types of its
 	// arguments.
 	Typed bool
@@ -97,6 +104,10 @@ type Info struct {
 	Calls  map[*syntax.Call]*Function
 	// Funcs are the functions of the script that calls mean.
 	Funcs map[*syntax.Call]*Instance
+	// UserAddrs are the places that calls of uaddr are about.
+	UserAddrs map[*syntax.Call]UserAddr
+	// PrintedArgs are records of all members, where args is printed as a whole.
+	PrintedArgs map[syntax.Expr]*syntax.Record
 	// ScratchVars are all variables in the order of their declaration.
 	ScratchVars []*Var
 	// UsesArgs is set when the body looks at args.
@@ -121,6 +132,8 @@ type Var struct {
 	Index int
 	// LoopVar is set for the variable of a for loop.
 	LoopVar bool
+	// earlier is set while its type is that of the round before.
+	earlier bool
 	// Hoisted is set when its first value was given in an inner block but it
 	// is used outside: it starts as zero.
 	Hoisted bool
@@ -145,6 +158,7 @@ type Map struct {
 	Writers            int // statements that write it
 	keySpan, valueSpan source.Span
 	noKey              bool
+	earlier            bool // while its value's type is that of the round before
 }
 
 // A Selection is the member that x.name means.

@@ -100,6 +100,7 @@ func (c *checker) let(s *syntax.Let) {
 func (c *checker) declare(n *syntax.Var) *Var {
 	v := &Var{Name: n.Name, Decl: n.Loc, Index: len(c.info.ScratchVars)}
 	v.Type = c.known[c.varKey(v)]
+	v.earlier = v.Type != nil
 	c.info.ScratchVars = append(c.info.ScratchVars, v)
 	c.scope.vars[n.Name] = v
 	c.info.Vars[n] = v
@@ -112,7 +113,10 @@ func (c *checker) assignVar(v *Var, value syntax.Expr, t *Type) {
 		return
 	}
 	t = stored(t)
-	if v.Type == nil || v.Type.Kind == Invalid {
+	// What a pointer leads to may have become wider since the round before.
+	repointed := v.earlier && !v.Declared && v.Type.Kind == Pointer && t.Kind == Pointer
+	v.earlier = false
+	if v.Type == nil || v.Type.Kind == Invalid || repointed {
 		v.Type = t
 		return
 	}
@@ -144,13 +148,24 @@ func (c *checker) assign(s *syntax.Assign) {
 	if s.Op != syntax.OpNone {
 		lt := c.expr(s.Lhs)
 		rt := c.expr(s.Rhs)
+		t := tInvalid
 		if lt.Kind != Invalid && rt.Kind != Invalid {
-			c.binaryType(s.Op, s.OpLoc, s.Lhs, s.Rhs, lt, rt)
+			t = c.binaryType(s.Op, s.OpLoc, s.Lhs, s.Rhs, lt, rt)
 		}
 		if m := c.mapOf(s.Lhs); m != nil {
 			m.Writers++
-			if m.Value == nil {
-				c.mapValue(m, s.Rhs, tInt64)
+			if m.Value == nil && rt.isInt() {
+				t = intType(8, rt.Signed || s.Op == syntax.OpSub)
+			}
+			if m.Value == nil || m.Value.isInt() && m.Value.Size < 8 {
+				c.mapValue(m, s.Rhs, t)
+			}
+			return
+		}
+		if x, ok := s.Lhs.(*syntax.Var); ok && t.isInt() && lt.isInt() && lt.Size < 8 {
+			// What is computed is wider than what was kept.
+			if v := c.info.Vars[x]; !v.Declared {
+				c.assignVar(v, s.Rhs, t)
 			}
 		}
 		return
@@ -215,6 +230,7 @@ func (c *checker) mapKey(m *Map, span source.Span, keys []syntax.Expr) {
 		if m.Key != nil {
 			c.errorf(span, "missing-key", "%s has a key of type %s", m.Name, m.Key).
 				NoteAt(m.keySpan, "as used here")
+			return
 		}
 		if !m.noKey {
 			m.noKey, m.keySpan = true, span
@@ -243,6 +259,10 @@ func (c *checker) mapKey(m *Map, span source.Span, keys []syntax.Expr) {
 		case Invalid:
 			return
 		}
+	}
+	if t.Size == 0 {
+		c.errorf(span, "bad-key", "%s is empty and cannot be a key", describe(t))
+		return
 	}
 	if m.noKey {
 		c.errorf(span, "unexpected-key", "%s has no key", m.Name).NoteAt(m.keySpan, "as used here")
@@ -275,6 +295,10 @@ func (c *checker) mapValue(m *Map, value syntax.Expr, t *Type) {
 		return
 	}
 	t = stored(t)
+	if t.Size == 0 {
+		c.errorf(value.Span(), "type-mismatch", "%s is empty and cannot be kept in a map", describe(t))
+		return
+	}
 	if m.Value == nil {
 		m.Value, m.valueSpan = t, value.Span()
 		c.changed = true
@@ -283,11 +307,17 @@ func (c *checker) mapValue(m *Map, value syntax.Expr, t *Type) {
 	var j *Type
 	if t.Kind == Agg || m.Value.Kind == Agg {
 		if t.Kind == m.Value.Kind && t.Agg == m.Value.Agg && slices.Equal(t.Params, m.Value.Params) {
-			j = m.Value
+			if j = m.Value; t.Signed {
+				j = t
+			}
 		}
 	} else {
 		j = join(m.Value, t)
+		if m.earlier && m.Value.Kind == Pointer && t.Kind == Pointer {
+			j = t
+		}
 	}
+	m.earlier = false
 	if j == nil {
 		c.errorf(value.Span(), "type-mismatch", "%s holds %s, this is %s", m.Name, describe(m.Value), describe(t)).
 			NoteAt(m.valueSpan, "its type is given here")
@@ -306,11 +336,13 @@ func (c *checker) forLoop(s *syntax.For) {
 	switch over := s.Over.(type) {
 	case *syntax.Range:
 		for _, e := range []syntax.Expr{over.Lo, over.Hi} {
-			if et := c.expr(e); !et.isInt() && et.Kind != Invalid {
+			et := c.expr(e)
+			if !et.isInt() && et.Kind != Invalid {
 				c.errorf(e.Span(), "type-mismatch", "the bounds of a range must be integers, this is %s", describe(et))
+				et = tInvalid
 			}
+			t = join(t, stored(et))
 		}
-		t = tInt64
 	case *syntax.Map:
 		m := c.mapNamed(over)
 		c.info.Maps[over] = m
@@ -332,7 +364,12 @@ func (c *checker) forLoop(s *syntax.For) {
 	}
 	c.scope = &scope{outer: c.scope, vars: map[string]*Var{}}
 	v := c.declare(s.Var)
-	v.Type, v.Declared, v.LoopVar = t, true, true
+	v.LoopVar = true
+	if v.Declared = loop.Map != nil; v.Declared {
+		v.Type = t
+	} else {
+		v.Type = join(v.Type, t)
+	}
 	loop.Var = v
 	c.loops++
 	c.block(s.Body)

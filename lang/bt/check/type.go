@@ -81,7 +81,7 @@ type Type struct {
 	// Params are the constants of an aggregation: k of hist(n, k); min, max
 	// and step of lhist.
 	Params []int64
-	// Literal marks the type of an integer constant, which takes any width.
+	// Literal marks the type of an integer constant: the smallest that holds it.
 	Literal bool
 }
 
@@ -138,8 +138,6 @@ var (
 	tSignal   = &Type{Kind: Signal, Size: 8}
 	tSyscall  = &Type{Kind: Syscall, Size: 8}
 	tProbe    = &Type{Kind: ProbeName, Size: 8}
-	tLiteral  = &Type{Kind: Int, Size: 8, Signed: true, Literal: true}
-	tULiteral = &Type{Kind: Int, Size: 8, Literal: true}
 	tVoidPtr  = &Type{Kind: Pointer, Size: 8, Space: AnySpace}
 )
 
@@ -165,6 +163,21 @@ func intType(size int, signed bool) *Type {
 		return tInt64
 	}
 	return tUint64
+}
+
+// literalType is the smallest type that holds n, which is an unsigned one
+// unless n is negative.
+func literalType(n int64, unsigned bool) *Type {
+	size := 8
+	signed := n < 0 && !unsigned
+	for _, s := range []int{1, 2, 4} {
+		bits := 8 * s
+		if signed && n >= -1<<(bits-1) || !signed && uint64(n)>>bits == 0 {
+			size = s
+			break
+		}
+	}
+	return &Type{Kind: Int, Size: size, Signed: signed, Literal: true}
 }
 
 // stringType is a string of up to size-1 bytes.
@@ -267,7 +280,12 @@ var kindNames = map[Kind]string{
 }
 
 func structName(t btf.Type) string {
-	switch t := t.(type) {
+	switch t := btf.UnderlyingType(t).(type) {
+	case *btf.Fwd:
+		if t.Kind == btf.FwdUnion {
+			return "union " + t.Name
+		}
+		return "struct " + t.Name
 	case *btf.Struct:
 		if t.Name == "" {
 			return "struct"
@@ -305,6 +323,20 @@ func same(a, b *Type) bool {
 	})
 }
 
+// SameLayout reports whether values of a and b lie in memory alike.
+func SameLayout(a, b *Type) bool {
+	if a.Kind != b.Kind || a.Size != b.Size {
+		return false
+	}
+	return slices.EqualFunc(a.Fields, b.Fields, func(x, y Field) bool {
+		return x.Offset == y.Offset && SameLayout(x.Type, y.Type)
+	})
+}
+
+// Join returns a type that holds values of both a and b, or nil when there is
+// none.
+func Join(a, b *Type) *Type { return join(a, b) }
+
 // samePointee is same without following pointers, which may be cyclic.
 func samePointee(a, b *Type) bool {
 	if a.Kind != b.Kind || a.Size != b.Size || a.Signed != b.Signed {
@@ -330,12 +362,11 @@ func layout(fields []Field) int {
 	return (offset + align - 1) / align * align
 }
 
-// stored is the type that a value of type t has in a variable or map:
-// constants become 64 bits wide.
+// stored is the type that a value of type t has in a variable or map.
 func stored(t *Type) *Type {
 	switch {
 	case t.Kind == Int && t.Literal:
-		return intType(8, t.Signed)
+		return intType(t.Size, t.Signed)
 	case t.Kind == Tuple || t.Kind == Record:
 		fields := slices.Clone(t.Fields)
 		for i := range fields {
@@ -362,14 +393,6 @@ func join(a, b *Type) *Type {
 	case b == nil || b.Kind == Invalid, same(a, b):
 		return a
 	case a.isInt() && b.isInt():
-		if a.Literal != b.Literal {
-			if a.Literal {
-				a, b = b, a
-			}
-			if b.Signed || a.Size == 8 {
-				return a
-			}
-		}
 		if a.Signed == b.Signed {
 			if a.Size >= b.Size {
 				return a
@@ -389,7 +412,12 @@ func join(a, b *Type) *Type {
 		}
 		return b
 	case a.Kind == Pointer && b.Kind == Pointer:
-		return &Type{Kind: Pointer, Size: 8, Space: max(a.Space, b.Space)}
+		j := &Type{Kind: Pointer, Size: 8, Space: max(a.Space, b.Space)}
+		if x, y := a.Elem, b.Elem; x != nil && y != nil && x.Kind == Int && y.Kind == Int && x.Size == y.Size {
+			// Of a map's value, whose sign may change from round to round.
+			j.Elem = intType(x.Size, x.Signed || y.Signed)
+		}
+		return j
 	case a.Kind == Pointer && b.isInt(), a.isInt() && b.Kind == Pointer:
 		// Null and addresses as numbers.
 		if a.Kind == Pointer {

@@ -120,10 +120,10 @@ func (c *checker) usdt(pt hook.Point) ([]symbol.USDTProbe, error) {
 	return slices.DeleteFunc(list, func(p symbol.USDTProbe) bool { return pt.HasAddress && p.Addr != pt.Address }), nil
 }
 
-// locations splits a USDT probe whose arguments are used into its places, when
-// they have their arguments in different places.
+// locations splits a USDT probe into its places, when they have the arguments
+// that are used in different places, or when it matters where they are.
 func (c *checker) locations(pt hook.Point, u use) []hook.Point {
-	if pt.Kind != hook.USDT || !u.numbered || pt.HasAddress {
+	if pt.Kind != hook.USDT || !u.numbered && !u.place || pt.HasAddress {
 		return []hook.Point{pt}
 	}
 	list, err := c.usdt(pt)
@@ -131,7 +131,7 @@ func (c *checker) locations(pt hook.Point, u use) []hook.Point {
 		return []hook.Point{pt}
 	}
 	first := specKey(list[:1])
-	if !slices.ContainsFunc(list, func(p symbol.USDTProbe) bool { return specKey([]symbol.USDTProbe{p}) != first }) {
+	if !u.place && !slices.ContainsFunc(list, func(p symbol.USDTProbe) bool { return specKey([]symbol.USDTProbe{p}) != first }) {
 		return []hook.Point{pt}
 	}
 	var points []hook.Point

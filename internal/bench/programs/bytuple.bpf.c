@@ -1,0 +1,27 @@
+#include "bench.bpf.h"
+
+struct key {
+	char comm[TASK_COMM_LEN];
+	u32 pid;
+	s32 which, who;
+};
+
+HASH(at_, PERCPU_HASH, struct key, u64);
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(enter, struct pt_regs *regs, long id)
+{
+	struct key key;
+	u64 init = 0, *n;
+
+	if (!is_syscall(id, 140))
+		return 0;
+	bpf_get_current_comm(key.comm, sizeof(key.comm));
+	key.pid = bpf_get_current_pid_tgid() >> 32;
+	key.which = regs->di;
+	key.who = regs->si;
+	n = lookup_or_init(&at_, &key, &init);
+	if (n)
+		(*n)++;
+	return 0;
+}

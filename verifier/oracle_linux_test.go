@@ -1,0 +1,312 @@
+package verifier
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+
+	"github.com/skep-bpf/skep/internal/testenv"
+	"github.com/skep-bpf/skep/isa"
+)
+
+// progLoadAttr is what BPF_PROG_LOAD takes, up to what is used here.
+type progLoadAttr struct {
+	progType, insnCount uint32
+	insns, license      uint64
+	logLevel, logSize   uint32
+	logBuf              uint64
+	kernVersion, flags  uint32
+	name                [16]byte
+	ifindex, attachType uint32
+	progBTF, fiSize     uint32
+	funcInfo            uint64
+	fiCount, liSize     uint32
+	lineInfo            uint64
+	liCount, attachBTF  uint32
+	attachProg          uint32
+	coreCount           uint32
+	fdArray             uint64
+}
+
+// An answer is what the kernel said of a program.
+type answer struct {
+	accepted bool
+	errno    unix.Errno
+	log      string
+	category Category // of a rejection; "" if the log names none that is known
+	insn     int
+	ns       int
+	insns    int
+}
+
+// kernelOracle loads programs for their verdict.
+type kernelOracle struct {
+	maps   map[string]*ebpf.Map
+	logBuf []byte
+	// logLevel is what is asked for: 1 for instructions, 4 for figures.
+	logLevel uint32
+}
+
+func newOracle(t testing.TB) *kernelOracle {
+	testenv.NeedRoot(t)
+	testenv.NeedBPF(t)
+	o := &kernelOracle{maps: map[string]*ebpf.Map{}, logBuf: make([]byte, 16<<20), logLevel: 5}
+	t.Cleanup(func() {
+		for _, m := range o.maps {
+			m.Close()
+		}
+	})
+	return o
+}
+
+func (o *kernelOracle) mapFD(m *Map) (int, error) {
+	key := fmt.Sprintf("%v %d %d %d %d %x %v", m.Type, m.KeySize, m.ValueSize, m.MaxEntries, m.Flags, m.Contents, m.Inner != nil)
+	if m.Value != nil {
+		key += m.Value.TypeName() + m.Value.(*btf.Struct).Members[1].Type.TypeName()
+	}
+	if have := o.maps[key]; have != nil {
+		return have.FD(), nil
+	}
+	spec := &ebpf.MapSpec{
+		Name: "skep_verifier", Type: ebpf.MapType(m.Type), KeySize: m.KeySize, ValueSize: m.ValueSize,
+		MaxEntries: m.MaxEntries, Flags: m.Flags,
+	}
+	if m.Value != nil {
+		spec.Value = m.Value
+		spec.Key = &btf.Int{Name: "unsigned int", Size: m.KeySize}
+	}
+	if m.Inner != nil {
+		spec.InnerMap = &ebpf.MapSpec{Type: ebpf.MapType(m.Inner.Type), KeySize: m.Inner.KeySize, ValueSize: m.Inner.ValueSize, MaxEntries: m.Inner.MaxEntries}
+	}
+	if m.Contents != nil {
+		spec.Contents = []ebpf.MapKV{{Key: uint32(0), Value: m.Contents}}
+	}
+	km, err := ebpf.NewMap(spec)
+	if err != nil {
+		return 0, fmt.Errorf("map %s: %w", m.Name, err)
+	}
+	if m.Contents != nil {
+		if err := km.Freeze(); err != nil {
+			return 0, err
+		}
+	}
+	o.maps[key] = km
+	return km.FD(), nil
+}
+
+// capBPF is CAP_BPF in the high word of a set.
+var nativeOrder = binary.NativeEndian
+
+const capBPF = 1 << (39 - 32)
+
+// withCaps calls f on a thread that has only what c lets it have.
+func withCaps(c Caps, f func()) error {
+	if c == CapsAll {
+		f()
+		return nil
+	}
+	errc := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		err := unix.Capget(&hdr, &data[0])
+		if err == nil {
+			data[0].Effective, data[1].Effective = 0, 0
+			if c == CapsBPF {
+				data[1].Effective = capBPF
+			}
+			err = unix.Capset(&hdr, &data[0])
+		}
+		if err == nil {
+			f()
+		}
+		errc <- err
+	}()
+	return <-errc
+}
+
+func (o *kernelOracle) load(p *Program, c Caps, flags uint32) (*answer, error) {
+	insns := append([]isa.Instruction(nil), p.Insns...)
+	for i := range insns {
+		in := &insns[i]
+		if !in.IsWide() || in.Src != isa.PseudoMapFD && in.Src != isa.PseudoMapValue {
+			continue
+		}
+		fd, err := o.mapFD(p.Maps[in.Low()])
+		if err != nil {
+			return nil, err
+		}
+		in.Imm = in.Imm&^0xffffffff | int64(fd)
+	}
+	code, err := isa.Encode(nil, nativeOrder, insns)
+	if err != nil {
+		return nil, err
+	}
+	return o.loadRaw(code, p, c, flags)
+}
+
+func (o *kernelOracle) loadRaw(code []byte, p *Program, c Caps, flags uint32) (*answer, error) {
+	license := append([]byte(p.License), 0)
+	attr := progLoadAttr{
+		progType: uint32(p.Type), insnCount: uint32(len(code) / 8), insns: uint64(uintptr(unsafe.Pointer(&code[0]))),
+		license: uint64(uintptr(unsafe.Pointer(&license[0]))), logLevel: o.logLevel, logSize: uint32(len(o.logBuf)),
+		logBuf: uint64(uintptr(unsafe.Pointer(&o.logBuf[0]))), attachType: uint32(p.Attach), flags: flags,
+	}
+	var infos []uint32
+	if len(p.Funcs) > 0 {
+		b, err := btf.NewBuilder(nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range p.Funcs {
+			id, err := b.Add(f.Type)
+			if err != nil {
+				return nil, err
+			}
+			infos = append(infos, uint32(f.Start), uint32(id))
+		}
+		h, err := btf.NewHandle(b)
+		if err != nil {
+			return nil, err
+		}
+		defer h.Close()
+		attr.progBTF, attr.fiSize, attr.fiCount = uint32(h.FD()), 8, uint32(len(p.Funcs))
+		attr.funcInfo = uint64(uintptr(unsafe.Pointer(&infos[0])))
+	}
+	o.logBuf[0] = 0
+	a := &answer{insn: -1}
+	err := withCaps(c, func() {
+		fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		a.errno = errno
+		if errno == 0 {
+			a.accepted = true
+			unix.Close(int(fd))
+		}
+	})
+	runtime.KeepAlive(code)
+	runtime.KeepAlive(infos)
+	runtime.KeepAlive(license)
+	if err != nil {
+		return nil, err
+	}
+	n := bytes.IndexByte(o.logBuf, 0)
+	a.log = string(o.logBuf[:max(n, 0)])
+	if a.errno != 0 && a.log == "" && errors.Is(a.errno, unix.EPERM) {
+		a.category = CatCapability
+	}
+	a.read()
+	return a, nil
+}
+
+var (
+	logInsn  = regexp.MustCompile(`^(?:; .*)?(\d+): \([0-9a-f]{2}\)`)
+	logTime  = regexp.MustCompile(`(?m)^verification time (\d+) usec`)
+	logCount = regexp.MustCompile(`(?m)^processed (\d+) insns`)
+	atInsn   = regexp.MustCompile(`insn (\d+)`)
+)
+
+// read takes from the log what was wrong, and where.
+func (a *answer) read() {
+	if m := logTime.FindStringSubmatch(a.log); m != nil {
+		n, _ := strconv.Atoi(m[1])
+		a.ns = n * 1000
+	}
+	if m := logCount.FindStringSubmatch(a.log); m != nil {
+		a.insns, _ = strconv.Atoi(m[1])
+	}
+	if a.accepted {
+		return
+	}
+	lines := strings.Split(a.log, "\n")
+	for _, l := range lines {
+		if m := logInsn.FindStringSubmatch(l); m != nil {
+			a.insn, _ = strconv.Atoi(m[1])
+		}
+	}
+	for i := len(lines) - 1; i >= 0; i-- {
+		for _, m := range kernelMessages {
+			if m.re.MatchString(lines[i]) {
+				a.category = m.category
+				if m.insn {
+					if n := atInsn.FindStringSubmatch(lines[i]); n != nil {
+						a.insn, _ = strconv.Atoi(n[1])
+					}
+				}
+				if m.whole {
+					a.insn = -1
+				}
+				if !m.weak {
+					return
+				}
+			}
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "fill in instructions of the corpus that were left open")
+
+// fillIn writes the instruction that the kernel named into the corpus.
+func fillIn(t *testing.T, c *corpusCase, insn int) {
+	text, err := os.ReadFile(c.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	at := c.expectLine - 1
+	lines[at] = strings.TrimSuffix(lines[at], "?") + strconv.Itoa(insn)
+	if err := os.WriteFile(c.file, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCorpusKernel has the live kernel judge the corpus too.
+func TestCorpusKernel(t *testing.T) {
+	o := newOracle(t)
+	for _, c := range corpus(t) {
+		if c.caps == CapsNone {
+			continue // this kernel may not let those load anything
+		}
+		o.logLevel = 5
+		if c.long {
+			o.logLevel = 4
+		}
+		a, err := o.load(c.program, c.caps, 0)
+		if err != nil {
+			t.Errorf("%s: %v", c.where(), err)
+			continue
+		}
+		tail := a.log
+		if len(tail) > 700 {
+			tail = "..." + tail[len(tail)-700:]
+		}
+		if c.open && *update && a.category == c.category {
+			c.insn = a.insn
+			if a.insn < 0 {
+				// The kernel does not say where.
+				c.insn = Verify(c.program, Config{Caps: c.caps}).Err.Insn
+			}
+			fillIn(t, c, c.insn)
+		}
+		switch {
+		case c.verdict == Unsupported:
+		case a.accepted != (c.verdict == Accepted):
+			t.Errorf("%s: the kernel accepts it: %v (%v), want %v\n%s", c.where(), a.accepted, a.errno, c.verdict, tail)
+		case c.verdict == Rejected && (a.category != c.category || a.insn >= 0 && a.insn != c.insn):
+			t.Errorf("%s: the kernel rejects it for %q at %d, want %s at %d\n%s", c.where(), a.category, a.insn, c.category, c.insn, tail)
+		}
+	}
+}
