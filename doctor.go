@@ -99,9 +99,9 @@ func Doctor() []Check {
 			switch {
 			case detail != "":
 			case info.Since.IsZero() || t.Release().Compare(info.Since) < 0:
-				detail = fmt.Sprintf("the kernel has no %s", info.What)
+				detail = fmt.Sprintf("the kernel has no %s", strings.TrimPrefix(info.What, "the "))
 			default:
-				detail = fmt.Sprintf("the kernel has no %s, which its release could have: it was built without", info.What)
+				detail = fmt.Sprintf("the kernel has no %s, which its release could have: it was built without", strings.TrimPrefix(info.What, "the "))
 			}
 			if !info.Since.IsZero() && t.Release().Compare(info.Since) < 0 {
 				remedy = "Linux " + info.Since.String() + " has it"
@@ -155,6 +155,9 @@ func judge(s kernel.Setting) Check {
 	if s.Err != nil {
 		c.Health, c.Detail = Unknown, "cannot be read"
 		switch {
+		case errors.Is(s.Err, fs.ErrNotExist) && strings.HasPrefix(s.Path, "/sys/kernel/security/") && !kernel.SecurityFS():
+			c.Detail = "securityfs is not mounted, so it cannot be told"
+			c.Remedy = "mount -t securityfs securityfs /sys/kernel/security"
 		case errors.Is(s.Err, fs.ErrNotExist):
 			c.Health, c.Detail = Note, "the kernel does not have it"
 		case errors.Is(s.Err, fs.ErrPermission):

@@ -7,6 +7,7 @@ import (
 
 	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/object"
+	"github.com/skep-bpf/skep/runner"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/ui/text"
 )
@@ -89,4 +90,48 @@ func ExampleSession_Snapshot() {
 		fmt.Println(err)
 	}
 	// Output: @ticks is 7
+}
+
+// What went wrong is counted, and can be asked for while a session runs.
+func ExampleSession_Losses() {
+	const want = "1 update of @a failed because the map was full (raise max_map_keys) (line 1)"
+	if os.Geteuid() != 0 {
+		fmt.Println(want) // loading takes privilege
+		return
+	}
+	script := source.NewFile("example", `config = { max_map_keys = 1 } BEGIN { @a[1] = 1; @a[2] = 2; } interval:s:100 { exit(); }`)
+	obj, err := skep.Compile(script, skep.CompileOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := context.Background()
+	s := skep.Start(ctx, obj, skep.RunOptions{})
+	defer s.Close()
+	go func() {
+		for e := range s.C() {
+			_ = e
+		}
+	}()
+	<-s.Ready()
+	losses, err := s.Losses(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, l := range losses {
+		fmt.Println(runner.Describe(l.Loss, l.Count))
+	}
+	// Output: 1 update of @a failed because the map was full (raise max_map_keys) (line 1)
+}
+
+// Mistakes are data: where they are, what is wrong, and what was meant.
+func ExampleExplain() {
+	script := source.NewFile("opens.bt", `BEGIN { printf("%d\n", pidd); }`)
+	_, err := skep.Compile(script, skep.CompileOptions{})
+	for _, d := range skep.Explain(err) {
+		at := d.Span.Pos()
+		fmt.Printf("%d:%d: %s; %s\n", at.Line, at.Column, d.Message, d.Fix.Message)
+	}
+	// Output: 1:24: "pidd" is neither a builtin nor a constant; did you mean "pid"?
 }

@@ -1,6 +1,7 @@
 package skep
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/skep-bpf/skep/kernel"
+	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/source"
 )
 
@@ -66,6 +68,26 @@ func Rejections(err error) []*VerifierError {
 	return list
 }
 
+// A ProgramLog is all that the kernel's verifier says of one program.
+type ProgramLog struct{ Program, Log string }
+
+// VerifierLogs loads an object for the verifier's log of each of its programs,
+// and attaches nothing. A program that is refused is in the error, with its
+// log; see [Rejections].
+func VerifierLogs(ctx context.Context, o *Object) ([]ProgramLog, error) {
+	l, err := kernel.New().Load(ctx, o.ELF, machine.LoadOptions{Verbose: true})
+	if err != nil {
+		return nil, err
+	}
+	var list []ProgramLog
+	for _, f := range o.Funcs {
+		if log := l.Logs(f.Name); f.Section != "" && log != "" {
+			list = append(list, ProgramLog{f.Name, log})
+		}
+	}
+	return list, l.Close()
+}
+
 func explain(err error) source.List {
 	var diags source.List
 	var diag *source.Diagnostic
@@ -86,8 +108,8 @@ func explain(err error) source.List {
 	if errors.Is(err, fs.ErrPermission) {
 		d.Code = "permission"
 		var explained *kernel.PrivilegeError
-		if errors.As(err, &explained) {
-			return source.List{d} // says itself what is missing
+		if errors.As(err, &explained) && explained.Missing == "" {
+			return source.List{d} // says itself what forbids it
 		}
 		for _, n := range privilegeNotes() {
 			d.Notef("%s", n)

@@ -41,6 +41,9 @@ func (o *CompileOptions) files() {
 	if o.ReadFile == nil {
 		o.ReadFile = os.ReadFile
 	}
+	if o.Dir == "" {
+		o.Dir, _ = os.Getwd() // without it relative paths are refused
+	}
 }
 
 // sourceOptions are what the source that an object carries was compiled with.

@@ -79,7 +79,10 @@ func (l *loaded) multiType(p *program, points []hook.Point) abi.AttachType {
 			user++
 		}
 	}
-	want := len(points) > 1 || p.point.Multi || points[0].HasWildcard() || points[0].Kind == hook.USDT
+	want := len(points) > 1 || p.point.Multi || points[0].HasWildcard() || points[0].Kind == hook.USDT ||
+		// A perf event on a place in a file takes CAP_SYS_ADMIN
+		// (perf_uprobe_event_init), a link of many takes CAP_PERFMON alone.
+		user == len(points) && missingCaps(needs{admin: true}) != ""
 	switch {
 	case !want, l.token >= 0:
 		return abi.AttachNone
@@ -282,6 +285,10 @@ func (l *loaded) uprobeMulti(p *program, pt hook.Point, attach abi.AttachType, f
 
 func uprobeError(err error, p *program, file string, pid int) error {
 	switch {
+	case errors.Is(err, unix.EACCES) && missingCaps(needs{admin: true}) != "":
+		n := programNeeds(p, false)
+		n.admin = true
+		return refused("attaching program "+p.name, err, n)
 	case errors.Is(err, unix.ESRCH):
 		return fmt.Errorf("there is no process %d: %w", pid, named(err))
 	case errors.Is(err, unix.ENOENT):

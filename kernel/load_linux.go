@@ -701,6 +701,13 @@ func (l *loaded) helperReason(f *object.Func, insn int, p *program) string {
 	if since := h.Since; since != 0 && !t.Release().AtLeast(since.Major(), since.Minor()) {
 		return fmt.Sprintf("the kernel has no helper %s (Linux has it since %s)", h.Name, since)
 	}
+	// A kernel that is locked down takes these helpers away (bpf_base_func_proto).
+	if strings.HasPrefix(h.Name, "bpf_probe_read_kernel") && lockedDown("confidentiality") {
+		return "the kernel is locked down (lockdown=confidentiality), which forbids reading its memory"
+	}
+	if h.Name == "bpf_probe_write_user" && (lockedDown("integrity") || lockedDown("confidentiality")) {
+		return "the kernel is locked down, which forbids writing to the memory of programs"
+	}
 	if missing := missingCaps(needs{bpf: true, perfmon: true}); missing != "" {
 		return fmt.Sprintf("the helper %s is not for programs of this type, or needs %s, which this process has not", h.Name, missing)
 	}

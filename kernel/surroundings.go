@@ -97,3 +97,13 @@ func Settings() []Setting {
 
 // BPFFS reports whether a bpffs is mounted at its usual place.
 func BPFFS() bool { return mountedBPFFS("/sys/fs/bpf") }
+
+// SecurityFS reports whether the file system of the security modules is
+// mounted, or the kernel has none.
+func SecurityFS() bool {
+	if list, err := os.ReadDir("/sys/kernel/security"); err == nil && len(list) > 0 {
+		return true
+	}
+	known, err := os.ReadFile("/proc/filesystems")
+	return err == nil && !strings.Contains(string(known), "\tsecurityfs\n")
+}

@@ -3,6 +3,7 @@ package runner
 import (
 	"bufio"
 	"encoding/binary"
+	"io"
 	"io/fs"
 	"path"
 	"strconv"
@@ -31,7 +32,8 @@ type names struct {
 
 	stacks    map[uint64][]uint64
 	kernel    map[uint64]symbol.KernelHit
-	misses    int // passes over kallsyms so far
+	misses    int  // passes over kallsyms so far
+	hidden    bool // kallsyms hides the addresses from this process
 	table     *symbol.Kallsyms
 	symbols   *symbol.Symbolizer
 	processes processes
@@ -236,6 +238,28 @@ func (n *names) ksym(addr uint64) symbol.KernelHit {
 // passes is how many times kallsyms are read before a table is made.
 const passes = 2
 
+// kallsymsHidden tells whether kallsyms shows nothing but zeros for addresses,
+// as it does to those without CAP_SYSLOG, or to everyone by
+// kernel.kptr_restrict. Addresses per CPU begin at zero in any case.
+func (n *names) kallsymsHidden() bool {
+	f, err := n.root.Open("proc/kallsyms")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	start := make([]byte, 4096)
+	size, _ := io.ReadFull(f, start)
+	lines := 0
+	for line := range strings.Lines(string(start[:size])) {
+		addr, _, ok := strings.Cut(line, " ")
+		if ok && strings.Trim(addr, "0") != "" {
+			return false
+		}
+		lines++
+	}
+	return lines > 1
+}
+
 // resolve names addresses of the kernel together.
 func (n *names) resolve(addrs []uint64) {
 	var missing []uint64
@@ -252,6 +276,7 @@ func (n *names) resolve(addrs []uint64) {
 		if err == nil {
 			defer f.Close()
 			if n.misses++; n.misses <= passes {
+				n.hidden = n.hidden || n.misses == 1 && n.kallsymsHidden()
 				hits, err := symbol.ResolveKallsyms(f, missing)
 				for i, a := range missing {
 					if err != nil || i >= len(hits) {

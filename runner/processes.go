@@ -106,9 +106,24 @@ func (p *processes) note(e ProcessEvent) {
 	case e.Exec:
 		p.maps[e.PID] = nil
 	case e.Map != nil:
-		p.maps[e.PID] = insertMapping(p.maps[e.PID], *e.Map)
+		maps, ok := p.maps[e.PID]
+		if !ok {
+			// It ran before it was watched.
+			maps = p.read(e.PID)
+		}
+		p.maps[e.PID] = insertMapping(maps, *e.Map)
 	}
 	delete(p.known, e.PID)
+}
+
+// seed takes in what a process has mapped now, which is watched from now on.
+func (p *processes) seed(pid int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.maps == nil {
+		p.maps = map[int][]symbol.Mapping{}
+	}
+	p.maps[pid] = p.read(pid)
 }
 
 // insertMapping adds m to a list that ascends; what it covers goes.

@@ -41,4 +41,16 @@ func TestProcessesThatAreGone(t *testing.T) {
 	if got := paths(10); got != "/bin/sh " {
 		t.Errorf("the parent has %s", got)
 	}
+	// What a process had mapped before it was watched stays known.
+	p.note(ProcessEvent{PID: 10, Map: &symbol.Mapping{Start: 0x7000, End: 0x8000, Inode: 1, Path: "/lib/d"}})
+	delete(root, "proc/10/maps")
+	if got := paths(10); got != "/bin/sh /lib/d " {
+		t.Errorf("a process that ran before has %s", got)
+	}
+	root["proc/11/maps"] = &fstest.MapFile{Data: []byte("1000-3000 r-xp 00000000 08:01 5 /bin/ls\n")}
+	p.seed(11)
+	delete(root, "proc/11/maps")
+	if got := paths(11); got != "/bin/ls " {
+		t.Errorf("a process that was there from the start has %s", got)
+	}
 }

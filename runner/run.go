@@ -238,6 +238,12 @@ func (r *run) all(parent context.Context) error {
 		r.Started(&Handle{r})
 	}
 	if r.Processes != nil && r.namesUsers() {
+		if r.child != nil {
+			r.names.processes.seed(r.child.pid)
+		}
+		if r.PID != 0 {
+			r.names.processes.seed(r.PID)
+		}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -347,6 +353,9 @@ func (r *run) finish(err error) error {
 	}
 	if err := r.finalMaps(); err != nil {
 		return errors.Join(append(errs, err)...)
+	}
+	if r.names.hidden {
+		errs = append(errs, r.warn(nil, "addresses of the kernel have no names: /proc/kallsyms hides them from this process (it takes CAP_SYSLOG, and kernel.kptr_restrict below 2)"))
 	}
 	errs = append(errs, r.losses(true, missed), r.flush())
 	return errors.Join(errs...)

@@ -37,7 +37,7 @@ func (a *app) bpftraceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "bpftrace [options] {filename | - | -e 'program'} [ARGS...] [-- --NAME=VALUE...]",
 		Short:         "trace with scripts",
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, DisableFlagsInUseLine: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		Example: `  bpftrace -l '*sleep*'
   bpftrace -e 'tracepoint:raw_syscalls:sys_enter { @[comm] = count(); }'
@@ -146,7 +146,7 @@ func (a *app) bpftrace(cmd *cobra.Command, b *bpftraceFlags, args []string) erro
 			return err
 		})
 	case len(b.stages) > 0 && in.script != nil:
-		return a.bpftraceDebug(b, in)
+		return a.bpftraceDebug(cmd, b, in)
 	case b.elf != "" && in.script != nil:
 		o, err := b.options(in.args)
 		if err != nil {
@@ -200,7 +200,7 @@ func (a *app) bpftraceList(b *bpftraceFlags, args []string) error {
 }
 
 // bpftraceDebug is -d: compile, show a stage, and run nothing.
-func (a *app) bpftraceDebug(b *bpftraceFlags, in input) error {
+func (a *app) bpftraceDebug(cmd *cobra.Command, b *bpftraceFlags, in input) error {
 	o, err := b.options(in.args)
 	if err != nil {
 		return err
@@ -222,7 +222,18 @@ func (a *app) bpftraceDebug(b *bpftraceFlags, in input) error {
 				err = skep.DumpScript(&text, in.script, o, skep.DumpOptions{IR: true})
 			case "dis", "libbpf":
 				err = skep.DumpScript(&text, in.script, o, skep.DumpOptions{Assembly: true})
-			case "all", "verifier":
+			case "verifier":
+				a.verbose = true // of what is refused, too
+				var obj *skep.Object
+				if obj, err = a.compile(in.script, o); err != nil {
+					return err
+				}
+				var logs []skep.ProgramLog
+				logs, err = skep.VerifierLogs(cmd.Context(), obj)
+				for _, l := range logs {
+					a.showLog(l.Program, l.Log)
+				}
+			case "all":
 				err = skep.DumpScript(&text, in.script, o, skep.DumpOptions{})
 			default:
 				return usagef("-d takes ast, types, codegen, codegen-opt, dis, libbpf, verifier or all, not %q", stage)

@@ -44,6 +44,7 @@ the kernel and shows what they say. No compiler and no headers are needed.`,
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" {
+			cmd.Short = "write the completion script of a shell"
 			cmd.Example = "  source <(skep completion bash)"
 		}
 	}

@@ -51,7 +51,7 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.StringVarP(&r.format, "format", "f", "text", "the `FORMAT` of the output: text or json")
 	f.StringVarP(&r.buffer, "buffer", "B", "line", "`WHEN` output is written: line, full or none (at once)")
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say nothing but what the script says")
-	f.BoolVarP(&r.verbose, "verbose", "v", false, "tell more, and show what the kernel's verifier says")
+	f.BoolVarP(&r.verbose, "verbose", "v", false, "tell of each program, and show all that the kernel's verifier says of one that it refuses")
 	f.BoolVar(&r.dryRun, "dry-run", false, "end as soon as everything is attached")
 	f.StringVar(&r.pin, "pin", "", "keep programs and maps attached after the end, pinned below `DIR` of a bpffs")
 	f.BoolVar(&r.replace, "replace", false, "with --pin: take the place of what is pinned there, and keep its maps")
@@ -196,6 +196,9 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	}
 	a.verbose = r.verbose
 	opts.Load.TokenPath = r.token
+	if r.verbose {
+		opts.Started = a.tellPrograms
+	}
 	if err := r.only(&opts); err != nil {
 		return err
 	}
@@ -211,6 +214,26 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 		err = flush
 	}
 	return err
+}
+
+// tellPrograms says how large programs are, and what the verifier had to do.
+func (a *app) tellPrograms(h *runner.Handle) {
+	for _, p := range h.Manifest().Programs {
+		s, err := h.Loaded().Stats(p.Name)
+		switch {
+		case err != nil:
+		case a.json:
+			_ = encodeLine(a.stderr, struct {
+				Type         string `json:"type"`
+				Name         string `json:"name"`
+				Instructions int    `json:"instructions"`
+				Verified     int    `json:"verified"`
+				Native       int    `json:"native_bytes"`
+			}{"program", p.Name, s.Instructions, s.Verified, s.JITed})
+		default:
+			fmt.Fprintf(a.stderr, "program %s: %d instructions, of which the verifier followed %d; %d bytes of native code\n", p.Name, s.Instructions, s.Verified, s.JITed)
+		}
+	}
 }
 
 // only limits a run to tests or benchmarks where that was asked for.

@@ -26,6 +26,8 @@ type Options struct {
 	// IncludeDirs are directories in which included files are looked for too,
 	// and Include are files that are included before the script.
 	IncludeDirs, Include []string
+	// Dir is where relative paths of binaries begin, "" where there are none.
+	Dir string
 	// PID is the process that the run is limited to, 0 for none.
 	PID int
 	// HasCommand says that there is a command whose process is cpid.

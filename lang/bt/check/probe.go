@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -136,6 +137,9 @@ func (c *checker) attachPoint(p *syntax.Probe, ap *syntax.AttachPoint, u use) (p
 	if err != nil {
 		c.hookError(ap, err)
 		return nil, false
+	}
+	if c.opts.Dir != "" && strings.Contains(pt.Path, "/") && !path.IsAbs(pt.Path) {
+		pt.Path = path.Join(c.opts.Dir, pt.Path)
 	}
 	if pt.HasAddress && (pt.Kind == hook.Kprobe || pt.Kind == hook.Kretprobe) && !c.opts.Unsafe {
 		c.fieldErrorf(ap, pt, hook.FieldAddress, "unsafe", "a probe on a raw address of the kernel is only allowed with --unsafe")
