@@ -232,3 +232,58 @@ func TestStacksLost(t *testing.T) {
 		t.Errorf("no stack was lost: %+v", res.Losses)
 	}
 }
+
+//go:noinline
+func probed(n int) { probedWith = n }
+
+var probedWith int
+
+// TestScratchLost takes all scratch memory away from a program that may meet
+// itself, as other runs of it would.
+func TestScratchLost(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedBPF(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	obj := compile(t, fmt.Sprintf(`uprobe:%q:"github.com/skep-bpf/skep_test.probed" /pid == %d/ { @[str(reg("ax"))] = count(); }`, exe, os.Getpid()))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var handle *runner.Handle
+	res, err := skep.Run(ctx, obj, skep.RunOptions{
+		Started: func(h *runner.Handle) { handle = h },
+		Ready: func(int) {
+			m, err := handle.Loaded().Map("skep_scratch")
+			if err != nil {
+				t.Errorf("the script needs no scratch memory: %v", err)
+				cancel()
+				return
+			}
+			// Values of all CPUs, each of which begins with the word that says
+			// that it is taken.
+			err = m.All(func(key, value []byte) bool {
+				for i := 0; i < len(value); i += (m.ValueSize() + 7) &^ 7 {
+					value[i] = 1
+				}
+				if err := m.Update(key, value); err != nil {
+					t.Error(err)
+				}
+				return true
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			probed(1)
+			probed(2)
+			cancel()
+		},
+		Events: func(runner.Event) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.IndexFunc(res.Losses, func(l runner.Lost) bool { return l.Loss.Kind == object.LossScratch }); i < 0 || res.Losses[i].Count != 2 {
+		t.Errorf("losses are %+v, want two runs without scratch memory", res.Losses)
+	}
+}

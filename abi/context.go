@@ -242,6 +242,11 @@ func writable(t ProgType, a AttachType, field string) bool {
 // that they may store there; ok is false where they may not. A program type of
 // 0 stands for a pointer to the structure rather than a context.
 func (c *Context) Access(k Version, t ProgType, a AttachType, off, size int, write bool) (value ContextValue, ok bool) {
+	if c != nil && c.Name == "tracepoint" && off < 0 && off%size == 0 {
+		// The kernel compares the offset with a size, as unsigned numbers: what
+		// lies before the record can be read.
+		return ContextScalar, !write
+	}
 	if c == nil || off < 0 || off >= c.Size || off%size != 0 {
 		return 0, false
 	}

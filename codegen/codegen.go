@@ -217,6 +217,7 @@ func (g *generator) compile(f *ir.Func) {
 		return
 	}
 	m.tidy()
+	m.hoist()
 	m.estimate()
 	if err := allocate(m); err != nil {
 		g.fail(source.Errorf(f.Pos, "no-registers", "%v", err))

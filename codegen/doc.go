@@ -4,6 +4,7 @@
 //
 // It must not import the verifier, any machine, or any source language: what
 // it makes is judged by others. Start reading at [Generate]; the stages are
-// legalisation (legalise.go), selection (select.go), allocation (alloc.go),
-// the frame (frame.go) and layout (layout.go), all on the form in machine.go.
+// legalisation (legalise.go), selection (select.go), constants in front of
+// branches (hoist.go), allocation (alloc.go, split.go, reload.go), the frame
+// (frame.go) and layout (layout.go), all on the form in machine.go.
 package codegen

@@ -12,9 +12,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/skep-bpf/skep/machine"
-	"github.com/skep-bpf/skep/target"
 )
 
 // perfPages is the size of the ring of each CPU, in pages.
@@ -289,75 +286,4 @@ func (r *perfReader) Close() error {
 	r.file = nil
 	r.release()
 	return err
-}
-
-// Prints reads what bpf_printk writes by the tracepoint that every text passes.
-// Unlike trace_pipe that takes nothing away from others and needs no entry in
-// tracefs that could be left behind.
-func (l *loaded) Prints() (machine.Records, error) {
-	const subsystem, event = "bpf_trace", "bpf_trace_printk"
-	id, err := tracepointID(subsystem, event)
-	if err != nil {
-		return nil, fmt.Errorf("what bpf_printk writes cannot be read: %w", err)
-	}
-	t, err := Target()
-	if err != nil {
-		return nil, err
-	}
-	format, err := t.Format(subsystem, event)
-	if err != nil {
-		return nil, fmt.Errorf("what bpf_printk writes cannot be read: %w", err)
-	}
-	field := -1
-	for _, f := range format.Fields {
-		if f.Name == "bpf_string" {
-			field = f.Offset
-		}
-	}
-	if field < 0 {
-		return nil, fmt.Errorf("what bpf_printk writes cannot be read: %w", target.Unknownf("the tracepoint %s:%s has no field bpf_string", subsystem, event))
-	}
-	attr := perfAttr(unix.PERF_TYPE_TRACEPOINT)
-	attr.Config, attr.Sample, attr.Wakeup = id, 1, 1
-	attr.Sample_type = unix.PERF_SAMPLE_TID | unix.PERF_SAMPLE_TIME | unix.PERF_SAMPLE_CPU | unix.PERF_SAMPLE_RAW
-	attr.Bits = unix.PerfBitUseClockID
-	attr.Clockid = unix.CLOCK_MONOTONIC // others are not safe in NMIs, and refused
-	var line []byte
-	r, err := openPerfReader("bpf_printk", attr, func(body []byte) []byte {
-		line = printLine(line[:0], body, field)
-		return line
-	})
-	if err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// printLine makes a line of a sample: process and thread, time, CPU, then the
-// record of the tracepoint, whose string is where a u32 at field says: the
-// offset in the low half, the length in the high one.
-func printLine(line, body []byte, field int) []byte {
-	order := binary.NativeEndian
-	if len(body) < 28 {
-		return nil
-	}
-	tid, ns, cpu := order.Uint32(body[4:]), order.Uint64(body[8:]), order.Uint32(body[16:])
-	raw := rawSample(body[24:])
-	if len(raw) < field+4 {
-		return nil
-	}
-	loc := order.Uint32(raw[field:])
-	off, n := int(loc&0xffff), int(loc>>16)
-	if off+n > len(raw) {
-		return nil
-	}
-	text := cut(raw[off : off+n])
-	if i := len(text) - 1; i >= 0 && text[i] == '\n' {
-		text = text[:i]
-	}
-	comm := readSys(fmt.Sprintf("/proc/%d/comm", tid))
-	if comm == "" {
-		comm = "<...>" // gone, as trace_pipe says it
-	}
-	return fmt.Appendf(line, "%s-%d [%03d] %d.%06d: %s", comm, tid, cpu, ns/1e9, ns/1e3%1e6, text)
 }

@@ -304,14 +304,19 @@ func BenchmarkRecords(b *testing.B) {
 func TestPrints(t *testing.T) {
 	matrix(t, func(t *testing.T) {
 		needKernel(t)
-		text := &object.Var{Name: "text", Section: ".rodata", Init: []byte("skep counts %d\x00"), Static: true}
-		l := loadObject(t, &object.Object{License: "GPL", Vars: []*object.Var{text}, Funcs: []*object.Func{{
-			Name: "prog", Section: "raw_tp",
-			Insns: []isa.Instruction{
-				isa.LoadMapValue(isa.R1, 0, 0), isa.Mov64Imm(isa.R2, 15), isa.Mov64Imm(isa.R3, 42), isa.Call(fnTracePrintk), isa.Exit(),
-			},
-			Relocs: []object.Reloc{{Insn: 0, Kind: object.RelocVar, Symbol: text}},
-		}}}, machine.LoadOptions{})
+		text := &object.Var{Name: "text", Section: ".rodata", Init: []byte("skep counts %d\n\x00"), Static: true}
+		program := func(name, section string, n int32) *object.Func {
+			return &object.Func{
+				Name: name, Section: section,
+				Insns: []isa.Instruction{
+					isa.LoadMapValue(isa.R1, 0, 0), isa.Mov64Imm(isa.R2, 16), isa.Mov64Imm(isa.R3, n), isa.Call(fnTracePrintk), isa.Mov64Imm(isa.R0, 0), isa.Exit(),
+				},
+				Relocs: []object.Reloc{{Insn: 0, Kind: object.RelocVar, Symbol: text}},
+			}
+		}
+		l := loadObject(t, &object.Object{License: "GPL", Vars: []*object.Var{text}, Funcs: []*object.Func{
+			program("prog", "raw_tp", 42), program("perf", "tp/syscalls/sys_enter_getpgid", 43),
+		}}, machine.LoadOptions{})
 		r, err := l.Prints()
 		if err != nil {
 			t.Fatal(err)
@@ -320,15 +325,22 @@ func TestPrints(t *testing.T) {
 		if _, err := l.Run("prog"); err != nil {
 			t.Fatal(err)
 		}
-		r.SetDeadline(time.Now().Add(time.Second))
-		for {
-			b, err := r.Read()
-			if err != nil {
-				t.Fatal(err)
+		attach(t, l, machine.Attach{Program: "perf"})
+		getpid(1)
+		r.SetDeadline(time.Now().Add(10 * time.Second))
+		for _, want := range []string{": skep counts 42", ": skep counts 43"} {
+			for {
+				b, err := r.Read()
+				if err != nil {
+					t.Fatalf("%s: %v", want, err)
+				}
+				if strings.HasSuffix(string(b), want) && strings.Contains(string(b), "-") {
+					break
+				}
 			}
-			if strings.HasSuffix(string(b), ": skep counts 42") && strings.Contains(string(b), "-") {
-				break
-			}
+		}
+		if n := r.Lost(); n != 0 {
+			t.Errorf("%d texts were lost", n)
 		}
 	})
 }

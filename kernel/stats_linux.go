@@ -10,7 +10,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/skep-bpf/skep/hook"
+	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/machine"
 )
 
@@ -87,9 +87,11 @@ func (l *loaded) Stats(name string) (machine.ProgramStats, error) {
 		st.Verified += int(info.verified)
 		st.JITed += int(info.jitedLen)
 	}
+	if p.abi.ProgType != abi.ProgKprobe {
+		return st, nil // only kprobes lose hits before a program sees them
+	}
 	for k := range l.links {
-		// Only kprobes lose hits before a program sees them.
-		if probe := k.point.Kind; (probe == hook.Kprobe || probe == hook.Kretprobe || probe == hook.KprobeSession) && k.program == name && k.fd >= 0 {
+		if k.program == name && k.fd >= 0 {
 			st.Missed += missedOf(k.fd)
 		}
 	}

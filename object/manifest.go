@@ -129,8 +129,9 @@ type Program struct {
 	Hook string `json:"hook,omitempty"`
 	// Line is where the probe begins in the source, from 1.
 	Line int `json:"line,omitempty"`
-	// Alternatives means that one of the probes suffices.
-	Alternatives bool `json:"alternatives,omitempty"`
+	// Group is 0, or the number of a group of programs whose probes are
+	// alternatives of one another: one of them all suffices.
+	Group int `json:"group,omitempty"`
 }
 
 // A Probe is one concrete attach point.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 
 	"github.com/skep-bpf/skep/abi"
@@ -50,16 +52,30 @@ func (r *run) attach(ctx context.Context) (int, error) {
 	}
 	links, errs := r.loaded.Attach(ctx, requests)
 	missing := r.man.Settings["missing_probes"]
+	groups := map[int]*group{}
+	groupOf := func(p *object.Program) *group {
+		if p.Group != 0 && groups[p.Group] == nil {
+			groups[p.Group] = &group{}
+		}
+		return groups[p.Group]
+	}
 	for i, req := range requests {
 		if errs[i] == nil {
 			r.links = append(r.links, held{links[i], req.Points})
 			attached += max(len(programs[i].Probes), 1)
+			if g := groupOf(programs[i]); g != nil {
+				g.attached = true
+			}
 			continue
 		}
-		n, err := r.attachSome(ctx, req, programs[i].Alternatives)
+		n, err := r.attachSome(ctx, req)
 		attached += n
+		g := groupOf(programs[i])
 		switch {
 		case err == nil:
+		case g != nil:
+			g.attached = g.attached || n > 0
+			g.errs = append(g.errs, err)
 		case missing == "ignore":
 		case missing == "warn":
 			if err := r.warn(nil, "%v", err); err != nil {
@@ -67,6 +83,17 @@ func (r *run) attach(ctx context.Context) (int, error) {
 			}
 		default:
 			return attached, err
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(groups)) {
+		if g := groups[n]; !g.attached && missing != "ignore" {
+			err := errors.Join(g.errs...)
+			if missing != "warn" {
+				return attached, err
+			}
+			if err := r.warn(nil, "%v", err); err != nil {
+				return attached, err
+			}
 		}
 	}
 	if attached == 0 {
@@ -88,9 +115,14 @@ func (r *run) warnPinned() error {
 	return nil
 }
 
-// attachSome attaches the points of a request that failed as a whole one by
-// one. Of alternatives one suffices.
-func (r *run) attachSome(ctx context.Context, req machine.Attach, alternatives bool) (int, error) {
+// A group is what became of probes that are alternatives of one another.
+type group struct {
+	attached bool
+	errs     []error
+}
+
+// attachSome attaches the points of a request that failed as a whole one by one.
+func (r *run) attachSome(ctx context.Context, req machine.Attach) (int, error) {
 	var each []machine.Attach
 	for i, pt := range req.Points {
 		one := req
@@ -107,9 +139,6 @@ func (r *run) attachSome(ctx context.Context, req machine.Attach, alternatives b
 			r.links = append(r.links, held{l, each[i].Points})
 			n++
 		}
-	}
-	if alternatives && n > 0 {
-		return n, nil
 	}
 	return n, errors.Join(errs...)
 }

@@ -49,11 +49,13 @@ func (r *run) openBuffers(ctx context.Context) (func(), error) {
 	if p, ok := r.loaded.(interface {
 		Prints() (machine.Records, error)
 	}); ok && r.man.Prints {
-		if rec, err := p.Prints(); err == nil {
-			read(rec, func(data []byte) error {
-				return r.Events(Event{Kind: object.EventJoin, Text: string(data)})
-			})
+		rec, err := p.Prints()
+		if err != nil {
+			return closeAll, r.warn(nil, "%v", err)
 		}
+		read(rec, func(data []byte) error {
+			return r.Events(Event{Kind: object.EventJoin, Text: string(data)})
+		})
 	}
 	return closeAll, nil
 }

@@ -115,9 +115,9 @@ func TestRunWakesWhenCancelled(t *testing.T) {
 }
 
 func TestRunAlternatives(t *testing.T) {
-	man := func(alternatives bool, missing string) *object.Manifest {
+	man := func(group int, missing string) *object.Manifest {
 		return &object.Manifest{
-			Programs: []object.Program{{Name: "p", Kind: object.KindAttach, Probes: []int{0, 1}, Alternatives: alternatives}},
+			Programs: []object.Program{{Name: "p", Kind: object.KindAttach, Probes: []int{0, 1}, Group: group}},
 			Probes:   []object.Probe{{Name: "kprobe:one"}, {Name: "kprobe:two"}},
 			Settings: map[string]string{"missing_probes": missing},
 		}
@@ -135,16 +135,27 @@ func TestRunAlternatives(t *testing.T) {
 		}})
 		return kinds(events), err
 	}
-	if got, err := run(man(true, "error")); err != nil || got != "attached final" {
+	if got, err := run(man(1, "error")); err != nil || got != "attached final" {
 		t.Errorf("alternatives: %s, %v", got, err)
 	}
-	if _, err := run(man(false, "error")); !errors.Is(err, refused) {
+	apart := man(1, "error")
+	apart.Programs = []object.Program{
+		{Name: "p", Kind: object.KindAttach, Probes: []int{0}, Group: 1}, {Name: "q", Kind: object.KindAttach, Probes: []int{1}, Group: 1},
+	}
+	if got, err := run(apart); err != nil || got != "attached final" {
+		t.Errorf("alternatives of two programs: %s, %v", got, err)
+	}
+	apart.Programs[1].Group = 2
+	if _, err := run(apart); !errors.Is(err, refused) {
+		t.Errorf("a missing probe of another group gave %v", err)
+	}
+	if _, err := run(man(0, "error")); !errors.Is(err, refused) {
 		t.Errorf("a missing probe gave %v", err)
 	}
-	if got, err := run(man(false, "warn")); err != nil || !strings.HasPrefix(got, "warning=kprobe:one: there is") {
+	if got, err := run(man(0, "warn")); err != nil || !strings.HasPrefix(got, "warning=kprobe:one: there is") {
 		t.Errorf("a missing probe: %s, %v", got, err)
 	}
-	if got, err := run(man(false, "ignore")); err != nil || got != "attached final" {
+	if got, err := run(man(0, "ignore")); err != nil || got != "attached final" {
 		t.Errorf("an ignored probe: %s, %v", got, err)
 	}
 }
@@ -221,6 +232,88 @@ func TestRunHostileRecords(t *testing.T) {
 		man := &object.Manifest{RingBuffer: "r", Programs: []object.Program{{Name: "b", Kind: object.KindBegin}}}
 		if _, err := Run(t.Context(), Config{Machine: f, Manifest: man, Events: func(Event) error { return nil }}); err == nil {
 			t.Errorf("the record %x was taken", data)
+		}
+	}
+}
+
+// What ends a run and did not fit the ring buffer is found in its variable.
+func TestRunLastRecord(t *testing.T) {
+	for _, kind := range []object.ProgramKind{object.KindBegin, object.KindInterval} {
+		f := newFake()
+		f.programs["p"] = func(f *fake) {
+			if f.vars[object.LastRecordVar] == nil {
+				f.event(0, 1)
+				f.vars[object.LastRecordVar] = slices.Concat(word(1), pack(1, 3))
+			}
+		}
+		man := &object.Manifest{
+			RingBuffer: "ring", Programs: []object.Program{{Name: "p", Kind: kind, Probes: []int{0}}}, Probes: []object.Probe{{Name: "interval:ms:1"}},
+			Events: []object.Event{{Kind: object.EventPrintf, Format: "n%d", Args: arg(u64)}, {Kind: object.EventExit, Args: arg(u64)}},
+		}
+		events, res := runFake(t, f, man, nil)
+		if got := strings.ReplaceAll(kinds(events), "attached ", ""); !res.Exited || res.Code != 3 || got != "printf=n1 final" {
+			t.Errorf("%s: %+v after %s", kind, res, got)
+		}
+	}
+}
+
+// A timer does not run again before what its last run did is seen, however
+// slowly events are taken.
+func TestRunTimersWait(t *testing.T) {
+	f := newFake()
+	runs := 0
+	f.programs["i"] = func(f *fake) { runs++; f.event(0, 1); f.event(1, 0) }
+	man := &object.Manifest{
+		RingBuffer: "ring", Programs: []object.Program{{Name: "i", Kind: object.KindInterval, Probes: []int{0}}}, Probes: []object.Probe{{Name: "interval:ms:1"}},
+		Events: []object.Event{{Kind: object.EventPrintf, Format: "n%d", Args: arg(u64)}, {Kind: object.EventExit, Args: arg(u64)}},
+	}
+	_, res := runFake(t, f, man, func(c *Config) {
+		c.Events = func(e Event) error {
+			if e.Kind == object.EventPrintf {
+				time.Sleep(5 * time.Millisecond)
+			}
+			return nil
+		}
+	})
+	if runs != 1 || !res.Exited {
+		t.Errorf("%d runs, %+v", runs, res)
+	}
+}
+
+func TestRunLiveLosses(t *testing.T) {
+	for _, ring := range []string{"ring", ""} {
+		f := newFake()
+		f.vars["losses"] = word(2)
+		f.missed["p"] = 3
+		man := &object.Manifest{
+			RingBuffer: ring, Counters: "losses", Losses: []object.Loss{{Kind: object.LossMapFull, Name: "@a"}},
+			Programs: []object.Program{{Name: "p", Kind: object.KindAttach, Probes: []int{0}}}, Probes: []object.Probe{{Name: "kprobe:one"}},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var said []string
+		res, err := Run(ctx, Config{Machine: f, Manifest: man, LiveLosses: true, Events: func(e Event) error {
+			switch {
+			case e.Kind == EventFinal:
+				said = append(said, "final")
+			case e.Kind == EventLost:
+				said = append(said, e.Message())
+				if len(said) == 2 {
+					// Two more come to light at the end.
+					f.vars["losses"] = word(4)
+					cancel()
+				}
+			}
+			return nil
+		}})
+		want := []string{
+			"2 updates of @a failed because the map was full (raise max_map_keys)",
+			"3 runs left out by the kernel in kprobe:one because the program ran already",
+			"final",
+			"2 updates of @a failed because the map was full (raise max_map_keys)",
+		}
+		if err != nil || !slices.Equal(said, want) || len(res.Losses) != 2 || res.Losses[0].Count != 4 {
+			t.Errorf("%v, %q, in all %+v", err, said, res.Losses)
 		}
 	}
 }

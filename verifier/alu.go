@@ -11,11 +11,11 @@ import (
 // maxOffset is how far pointers may be moved (BPF_MAX_VAR_OFF).
 const maxOffset = 1 << 29
 
-// sane replaces a scalar in which no number is left, which only impossible
-// paths have, by one of which nothing is known (reg_bounds_sanity_check).
+// sane forgets the ranges of a scalar in which no number is left, which only
+// impossible paths have (reg_bounds_sanity_check).
 func (v *verifier) sane(r *reg) {
 	if r.typ == scalar && r.Contradictory() {
-		r.Scalar = domain.Unknown
+		r.ForgetRanges()
 	}
 }
 

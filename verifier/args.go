@@ -204,18 +204,18 @@ func (v *verifier) argumentOffset(r *reg, at int, t abi.ArgType) *Error {
 		if r.typ == scalar {
 			return nil
 		}
-		return v.fixedOffset(r, at, false, 0)
+		return v.fixedOffset(r, at, false)
 	}
 	switch r.typ {
 	case ptrStack, ptrPacket, ptrPacketMeta, ptrMapKey, ptrMapValue, ptrMem, ptrBuf, ptrArena, scalar:
 		if r.typ == ptrMapValue && r.has(maybeNull) || r.typ == ptrMem && r.flags&^(rdonly|ringbufMem) != 0 {
-			return v.fixedOffset(r, at, false, 0)
+			return v.fixedOffset(r, at, false)
 		}
 		return nil
 	case ptrBTF:
-		return v.fixedOffset(r, at, true, 0)
+		return v.fixedOffset(r, at, true)
 	}
-	return v.fixedOffset(r, at, false, 0)
+	return v.fixedOffset(r, at, false)
 }
 
 // argumentValue checks what an argument refers to.

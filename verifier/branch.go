@@ -5,9 +5,11 @@ import (
 	"github.com/skep-bpf/skep/verifier/domain"
 )
 
-var conds = map[isa.JumpOp]domain.Cond{
-	isa.Eq: domain.EQ, isa.NE: domain.NE, isa.GT: domain.GT, isa.GE: domain.GE, isa.LT: domain.LT, isa.LE: domain.LE,
-	isa.SGT: domain.SGT, isa.SGE: domain.SGE, isa.SLT: domain.SLT, isa.SLE: domain.SLE, isa.Set: domain.Set,
+// conds are the comparisons by the high half of their opcodes.
+var conds = [16]domain.Cond{
+	isa.Eq >> 4: domain.EQ, isa.NE >> 4: domain.NE, isa.GT >> 4: domain.GT, isa.GE >> 4: domain.GE, isa.LT >> 4: domain.LT,
+	isa.LE >> 4: domain.LE, isa.SGT >> 4: domain.SGT, isa.SGE >> 4: domain.SGE, isa.SLT >> 4: domain.SLT, isa.SLE >> 4: domain.SLE,
+	isa.Set >> 4: domain.Set,
 }
 
 // maxPacketOffset is how far into a packet a program can look (MAX_PACKET_OFF).
@@ -23,7 +25,7 @@ func (v *verifier) branch(op isa.Instruction) (next, *Error) {
 	if err := v.read(op.Dst); err != nil {
 		return 0, err
 	}
-	cond := conds[op.Op.JumpOp()]
+	cond := conds[op.Op.JumpOp()>>4]
 	only32 := op.Class() == isa.ClassJMP32
 	byReg := op.Op.Source() == isa.SourceReg
 	regs := v.regs()
@@ -93,16 +95,10 @@ func (v *verifier) branch(op isa.Instruction) (next, *Error) {
 		*osrc = *src
 	}
 	if dst.typ == scalar && src.typ == scalar {
-		if dst == src {
-			// Nothing is learnt from comparing a number with itself.
-			if v.cfg.Kernel < linux6_18 {
-				domain.Assume(cond.Not(), &dst.Scalar, &src.Scalar, only32)
-				domain.Assume(cond, &odst.Scalar, &osrc.Scalar, only32)
-			}
-		} else {
-			domain.Assume(cond.Not(), &dst.Scalar, &src.Scalar, only32)
-			domain.Assume(cond, &odst.Scalar, &osrc.Scalar, only32)
-		}
+		// A number that is compared with itself is no exception, as in the
+		// kernel: one of the ways is then one that no run takes.
+		domain.Assume(cond.Not(), &dst.Scalar, &src.Scalar, only32)
+		domain.Assume(cond, &odst.Scalar, &osrc.Scalar, only32)
 		v.sane(dst)
 		v.sane(src)
 		v.sane(odst)
@@ -194,14 +190,6 @@ func (v *verifier) taken(cond domain.Cond, a, b *reg, only32 bool) domain.Truth 
 			return domain.Always
 		}
 		return domain.Maybe
-	}
-	if a == b && v.cfg.Kernel >= linux6_18 {
-		switch cond {
-		case domain.EQ, domain.GE, domain.LE, domain.SGE, domain.SLE:
-			return domain.Always
-		case domain.NE, domain.GT, domain.LT, domain.SGT, domain.SLT:
-			return domain.Never
-		}
 	}
 	return domain.Compare(cond, &a.Scalar, &b.Scalar, only32)
 }

@@ -84,6 +84,12 @@ func (v *verifier) resolveTarget() *Error {
 			v.target, _ = f.Type.(*btf.FuncProto)
 		}
 	}
+	if p.Type == abi.ProgTracing && p.Attach == abi.AttachTraceIter && !iterKnown(p.AttachTo) {
+		return v.unsupported("iterators over %s", p.AttachTo)
+	}
+	if p.Attach == abi.AttachModifyReturn {
+		return v.unsupported("which functions' results may be modified")
+	}
 	if v.target == nil {
 		return v.unsupported("programs that attach to %s, of which the kernel's types know nothing", name)
 	}
@@ -124,6 +130,10 @@ var iterArgs = map[string]map[string]flags{
 	"ipv6_route":   {"rt": maybeNull},
 	"ksym":         {"ksym": maybeNull},
 }
+
+// iterKnown reports whether all that an iterator's programs are given is known
+// here: the elements of maps and sockets' storage come as buffers.
+func iterKnown(name string) bool { return iterArgs[name] != nil && name != "bpf_map_elem" }
 
 // typedCtxAccess checks a read of an argument (btf_ctx_access).
 func (v *verifier) typedCtxAccess(at, off, size int, write bool) (reg, *Error) {
@@ -180,6 +190,11 @@ func (v *verifier) typedCtxAccess(at, off, size int, write bool) (reg, *Error) {
 	}
 	if strings.HasSuffix(name, "__nullable") {
 		f |= maybeNull
+	}
+	if v.prog.Type == abi.ProgTracing && v.prog.Attach == abi.AttachTraceIter {
+		if given, ok := iterArgs[v.prog.AttachTo][name]; ok {
+			f = given
+		}
 	}
 	if v.prog.Attach == abi.AttachTraceRawTp && v.cfg.Kernel >= linux6_12 {
 		mask := abi.RawTracepointNulls[v.prog.AttachTo] >> (4 * n)
@@ -348,7 +363,6 @@ type walked struct {
 	to    btf.Type // the structure a pointer leads to; nil for a number
 	flags flags
 	field string
-	inner btf.Type // a structure that begins at the offset
 }
 
 // walk finds the member at off (btf_struct_walk).

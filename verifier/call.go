@@ -21,10 +21,13 @@ type callMeta struct {
 	maxSize uint64 // largest size of memory
 	memSize uint32 // constant size of what is allocated
 	subprog int
-	dynptr  uint32 // id of the dynptr among the arguments
-	field   *mapField
-	retType uint32 // BTF type of what is returned, by an argument
-	changes bool   // packets may move
+	// dynptr is the dynptr among the arguments: its id, type and reference.
+	dynptr     uint32
+	dynptrType int32
+	dynptrRef  uint32
+	field      *mapField
+	retType    uint32 // BTF type of what is returned, by an argument
+	changes    bool   // packets may move
 	// keyInRange: the key is a constant that the array has.
 	keyInRange bool
 }
@@ -352,8 +355,8 @@ func (v *verifier) helperResult(meta *callMeta) *Error {
 	case castHelper(meta.helper.ID):
 		r0.ref = meta.ref
 	case meta.helper.ID == helperDynptrData:
-		r0.ref = meta.ref
-		r0.aux = int32(meta.dynptr)
+		r0.ref = meta.dynptrRef
+		r0.dynptr = meta.dynptr
 	case v.acquires(meta):
 		id := v.acquire(refPointer, 0)
 		r0.id, r0.ref = id, id

@@ -18,7 +18,6 @@ type insnInfo struct {
 	// checkpoint: a state is kept here in any case.
 	checkpoint bool
 	callback   bool // calls a function that calls back
-	seen       bool
 	// live are the registers that are read at or behind the instruction before
 	// they are written.
 	live uint16
@@ -29,29 +28,25 @@ type insnInfo struct {
 	hasKind  bool
 	// alu is how the instruction is made safe against speculation.
 	alu alu
-	// noSpec: speculative paths end here.
-	noSpec bool
-	// mapPtr is the map that a helper call was given, plus one; -1 for several.
-	mapPtr int32
+	// noSpec and noSpecResult: speculative paths end before and behind the
+	// instruction, where the kernel puts barriers.
+	noSpec, noSpecResult bool
 }
 
 // A subprog is a function of the program.
 type subprog struct {
-	start, end  int // slots
-	global      bool
-	fn          *Func
-	depth       int  // bytes of stack
-	hasTail     bool // calls bpf_tail_call
-	hasAbs      bool // has LD_ABS or LD_IND
-	isCallback  bool
-	isAsync     bool
-	isException bool
-	changesPkt  bool
-	mightSleep  bool
-	called      bool
-	verified    bool
-	args        []argument
-	argsKnown   bool
+	start, end int // slots
+	global     bool
+	fn         *Func
+	depth      int  // bytes of stack
+	hasTail    bool // calls bpf_tail_call
+	hasAbs     bool // has LD_ABS or LD_IND
+	isCallback bool
+	isAsync    bool
+	called     bool
+	verified   bool
+	args       []argument
+	argsKnown  bool
 }
 
 func (v *verifier) subprogAt(slot int) int {
@@ -291,7 +286,9 @@ func (v *verifier) markPoints() {
 		case op.Op == 0, op.IsExit():
 		case op.IsWide():
 			if op.Src == isa.PseudoFunc {
+				in.prune = true
 				prune(i + 2)
+				v.insns[i+2].jump = true
 				target(in.target)
 			}
 		case op.IsCall():
@@ -301,6 +298,7 @@ func (v *verifier) markPoints() {
 			}
 			switch op.Src {
 			case isa.CallPseudo:
+				in.prune = true
 				target(in.target)
 			case isa.CallHelper:
 				if op.Imm == helperTimerSetCallback {

@@ -25,6 +25,7 @@ import (
 //	attach TYPE     attach type
 //	license TEXT    (GPL)
 //	caps SET        all, bpf or none (all)
+//	long            it takes the kernel too long to log every instruction
 //	since VERSION   the rule is there from this kernel on
 //	map NAME TYPE KEY VALUE ENTRIES [lock|timer] [rdonly]
 //	expect accepted | rejected CATEGORY INSN | unsupported
@@ -44,6 +45,7 @@ type corpusCase struct {
 	insn     int
 	// open: the instruction is not filled in yet ("?"), see -update.
 	open       bool
+	long       bool
 	expectLine int
 }
 
@@ -219,6 +221,8 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 			if c.caps, ok = ParseCaps(rest); !ok {
 				return nil, fail(fmt.Errorf("no set of capabilities %q", rest))
 			}
+		case "long":
+			c.long = true
 		case "since":
 			v, err := abi.ParseVersion(rest)
 			if err != nil {

@@ -43,9 +43,6 @@ func (v *verifier) explore() *Error {
 			if v.st.speculative && in.noSpec {
 				n = nextDone
 			} else {
-				if !v.st.speculative {
-					in.seen = true
-				}
 				at := v.insn
 				var err *Error
 				n, err = v.step(in)
@@ -57,6 +54,9 @@ func (v *verifier) explore() *Error {
 					// gets past.
 					in.noSpec = true
 					in.alu = alu{}
+					n = nextDone
+				}
+				if v.st.speculative && in.noSpecResult && v.cfg.Kernel >= linux6_17 {
 					n = nextDone
 				}
 				v.prev = at

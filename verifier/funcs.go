@@ -20,10 +20,9 @@ const (
 )
 
 type argument struct {
-	kind   argKind
-	flags  flags
-	size   uint32
-	object uint32
+	kind  argKind
+	flags flags
+	size  uint32
 }
 
 // arguments reads what a function takes from its type
@@ -216,7 +215,7 @@ func (v *verifier) checkArguments(k int) *Error {
 			if r.typ != ptrCtx {
 				return v.fail("function-argument", at, "%s takes the context in r%d, and it holds a %s", name, at, v.typeName(r))
 			}
-			if err := v.fixedOffset(r, at, false, 0); err != nil {
+			if err := v.fixedOffset(r, at, false); err != nil {
 				return err
 			}
 		case argMemory:
@@ -384,7 +383,6 @@ func (v *verifier) pushAsync(k int, caller *frame) *Error {
 func (v *verifier) checkStackDepth() *Error {
 	v.insn = -1
 	private := v.privateStack()
-	type visit struct{ sub, at, depth int }
 	for k := range v.subprogs {
 		if k > 0 && !v.subprogs[k].isAsync {
 			continue

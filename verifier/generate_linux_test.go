@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/skep-bpf/skep/isa"
 )
 
@@ -36,6 +38,10 @@ func TestGenerated(t *testing.T) {
 
 func testGenerated(t *testing.T, o *kernelOracle, caps Caps) {
 	n := *generated
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var accepted, rejected, sameVerdict, sameReason int
 	var tooKind, tooStrict, otherwise []string
 	categories := map[Category]int{}
@@ -48,7 +54,7 @@ func testGenerated(t *testing.T, o *kernelOracle, caps Caps) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := Verify(p, Config{Caps: caps})
+		r := Verify(p, Config{Caps: caps, CPUs: cpus})
 		tail := a.log
 		if len(tail) > 600 {
 			tail = "..." + tail[len(tail)-600:]
@@ -72,7 +78,7 @@ func testGenerated(t *testing.T, o *kernelOracle, caps Caps) {
 				sameReason++
 				continue
 			}
-			otherwise = append(otherwise, fmt.Sprintf("seed %d (%s): %s at %d: %v; the kernel %q at %d\n%s", s, p.Type, r.Err.Category, r.Err.Insn, r.Err, a.category, a.insn, tail))
+			otherwise = append(otherwise, fmt.Sprintf("seed %d (%s): %s at %d: %v; the kernel %q at %d\n%s%s", s, p.Type, r.Err.Category, r.Err.Insn, r.Err, a.category, a.insn, listing(p), tail))
 		}
 	}
 	t.Logf("%d programs, %d accepted and %d rejected by the kernel; same verdict %.2f %%, same reason too %.2f %%; %d accepted that the kernel rejects, %d the reverse",

@@ -101,6 +101,9 @@ func (l *linker) relocate(types *btf.Spec) error {
 	}
 	spec, err := object.ToCollectionSpec(l.o)
 	if err != nil {
+		spec, err = object.ToCollectionSpec(l.bare())
+	}
+	if err != nil {
 		return err
 	}
 	for _, p := range spec.Programs {
@@ -109,6 +112,29 @@ func (l *linker) relocate(types *btf.Spec) error {
 		}
 	}
 	return nil
+}
+
+// bare is the object with nothing but instructions and their CO-RE
+// relocations: what else it refers to need not be loadable by package ebpf.
+func (l *linker) bare() *object.Object {
+	o := &object.Object{Arch: l.o.Arch, Big: l.o.Big, License: l.o.License}
+	for _, f := range l.o.Funcs {
+		n := &object.Func{Name: f.Name, Section: f.Section, Global: f.Global, Type: f.Type, CORE: f.CORE}
+		n.Insns = append(n.Insns, f.Insns...)
+		for _, r := range f.Relocs {
+			if in := &n.Insns[r.Insn]; in.IsWide() {
+				*in = isa.LoadImm64(in.Dst, 0)
+			} else {
+				*in = isa.Mov64Imm(0, 0)
+			}
+		}
+		if f.Section == "" {
+			// Subprograms that nothing calls would be left out.
+			n.Section = "raw_tp"
+		}
+		o.Funcs = append(o.Funcs, n)
+	}
+	return o
 }
 
 func (l *linker) relocateProgram(p *ebpf.ProgramSpec, types *btf.Spec) error {

@@ -31,6 +31,10 @@ var perfmonTypes = []abi.ProgType{
 // (bpf_prog_load), and sets up what programs of the type have.
 func (v *verifier) checkLoad() *Error {
 	t := v.prog.Type
+	if t == abi.ProgUnspec {
+		v.insn = -1
+		return v.unsupported("programs of a type that their section does not tell")
+	}
 	if t.Since() == 0 || t.Since() > v.cfg.Kernel {
 		return v.failAt(-1, "program-type", "Linux %s has no programs of type %s", v.cfg.Kernel, t)
 	}
@@ -100,7 +104,7 @@ func (v *verifier) checkForms() *Error {
 			case m.Type != abi.MapArray && m.Type != abi.MapArena || m.Type == abi.MapArray && m.MaxEntries != 1:
 				return v.failAt(i, "map-value-address", "the address of a value can be taken in arrays with one entry only, and map %s is none", m.Name)
 			case uint32(op.High()) >= m.ValueSize || op.High() < 0 || op.High() >= maxOffset:
-				return v.failAt(i, "map-value-address", "offset %d is outside of the value of map %s, which has %d bytes", op.High(), m.Name, m.ValueSize)
+				return v.failAt(i, "map-value-offset", "offset %d is outside of the value of map %s, which has %d bytes", op.High(), m.Name, m.ValueSize)
 			}
 		}
 		if !seen[n] {
@@ -166,28 +170,51 @@ const (
 )
 
 // conditionalHelper checks helpers that not every program of a type may call.
+// What depends on how the kernel was built or locked down is taken to be there.
 func (v *verifier) conditionalHelper(h *abi.Helper) *Error {
-	allowed := true
 	p := v.prog
+	trampoline := p.Type == abi.ProgTracing &&
+		(p.Attach == abi.AttachTraceFentry || p.Attach == abi.AttachTraceFexit || p.Attach == abi.AttachModifyReturn) ||
+		p.Type == abi.ProgLSM && p.Attach == abi.AttachLSMMac
+	allowed := true
 	switch strings.TrimPrefix(h.Name, "bpf_") {
-	case "trace_printk", "trace_vprintk", "get_current_uid_gid", "perf_event_output", "skb_output", "sk_storage_get", "sk_storage_delete":
-	case "get_attach_cookie":
-	case "get_func_ip":
-		if p.Type == abi.ProgTracing {
-			allowed = p.Attach == abi.AttachTraceFentry || p.Attach == abi.AttachTraceFexit || p.Attach == abi.AttachModifyReturn
-		}
-	case "get_func_ret":
-		allowed = p.Attach == abi.AttachTraceFexit || p.Attach == abi.AttachModifyReturn
+	case "probe_read", "probe_read_str", "probe_read_kernel", "probe_read_kernel_str", "probe_write_user", "trace_printk",
+		"task_storage_get", "task_storage_delete":
+	case "get_attach_cookie", "get_func_ip":
+		allowed = p.Type == abi.ProgKprobe || trampoline
 	case "get_func_arg", "get_func_arg_cnt":
-		allowed = p.Attach == abi.AttachTraceFentry || p.Attach == abi.AttachTraceFexit || p.Attach == abi.AttachModifyReturn
+		allowed = trampoline
+	case "get_func_ret":
+		allowed = trampoline && p.Attach != abi.AttachTraceFentry
 	case "seq_printf", "seq_write", "seq_printf_btf":
-		allowed = p.Attach == abi.AttachTraceIter
-	case "override_return":
-		allowed = false
-		return v.unsupported("bpf_override_return, which depends on the function that is attached to")
+		allowed = p.Type == abi.ProgTracing && p.Attach == abi.AttachTraceIter
+	case "setsockopt", "getsockopt":
+		if p.Type != abi.ProgCgroupSockAddr {
+			return v.unsupported("%s in programs of type %s", h.Name, p.Type)
+		}
+		allowed = !slices.Contains(unixAddresses, p.Attach)
+	case "bind":
+		allowed = p.Attach == abi.AttachCgroupInet4Connect || p.Attach == abi.AttachCgroupInet6Connect
+	case "get_retval", "set_retval":
+		allowed = p.Type != abi.ProgCgroupSkb && p.Type != abi.ProgSockOps && !slices.Contains(withoutResult, p.Attach)
+	default:
+		return v.unsupported("%s, which depends on more than the program's type", h.Name)
 	}
 	if !allowed {
 		return v.fail("helper-not-allowed", -1, "programs of type %s with this attach type cannot call %s", p.Type, h.Name)
 	}
 	return nil
+}
+
+var unixAddresses = []abi.AttachType{
+	abi.AttachCgroupUnixConnect, abi.AttachCgroupUnixSendmsg, abi.AttachCgroupUnixRecvmsg, abi.AttachCgroupUnixGetpeername,
+	abi.AttachCgroupUnixGetsockname,
+}
+
+// withoutResult are the attach types whose programs give no result to the
+// caller.
+var withoutResult = []abi.AttachType{
+	abi.AttachCgroupUDP4Recvmsg, abi.AttachCgroupUDP6Recvmsg, abi.AttachCgroupUnixRecvmsg,
+	abi.AttachCgroupInet4Getpeername, abi.AttachCgroupInet6Getpeername, abi.AttachCgroupUnixGetpeername,
+	abi.AttachCgroupInet4Getsockname, abi.AttachCgroupInet6Getsockname, abi.AttachCgroupUnixGetsockname,
 }

@@ -217,12 +217,12 @@ func (v *verifier) memAccess(p *reg, at, off, size int, write bool, val *reg, va
 		if err := leak("the context"); err != nil {
 			return err
 		}
-		if err := v.fixedOffset(p, at, false, off64); err != nil {
+		if err := v.fixedOffset(p, at, false); err != nil {
 			return err
 		}
 		got, err = v.ctxAccess(p, at, int(off64), size, write, sx)
 	case ptrStack:
-		if _, _, err := v.stackBounds(p, at, int(off64), size, direct, write); err != nil {
+		if _, _, err := v.stackBounds(p, at, int(off64), size, write); err != nil {
 			return err
 		}
 		if write {
@@ -461,8 +461,8 @@ func (v *verifier) bufferAccess(p *reg, at int, off int64, what string) *Error {
 }
 
 // fixedOffset checks a pointer that must not have been moved
-// (__check_ptr_off_reg). The access's own offset is part of off.
-func (v *verifier) fixedOffset(p *reg, at int, offOK bool, _ int64) *Error {
+// (__check_ptr_off_reg); offOK says that constants do no harm.
+func (v *verifier) fixedOffset(p *reg, at int, offOK bool) *Error {
 	switch {
 	case p.off < 0:
 		return v.fail("moved-pointer", at, "r%d (%s) was moved by %d, and cannot be used like that", at, v.typeName(p), p.off)
@@ -612,7 +612,7 @@ func (v *verifier) loadPacket(op isa.Instruction) (next, *Error) {
 			return 0, err
 		}
 	}
-	if err := v.fixedOffset(&regs[6], 6, false, 0); err != nil {
+	if err := v.fixedOffset(&regs[6], 6, false); err != nil {
 		return 0, err
 	}
 	for i := range 6 {

@@ -56,12 +56,14 @@ type answer struct {
 type kernelOracle struct {
 	maps   map[string]*ebpf.Map
 	logBuf []byte
+	// logLevel is what is asked for: 1 for instructions, 4 for figures.
+	logLevel uint32
 }
 
 func newOracle(t testing.TB) *kernelOracle {
 	testenv.NeedRoot(t)
 	testenv.NeedBPF(t)
-	o := &kernelOracle{maps: map[string]*ebpf.Map{}, logBuf: make([]byte, 16<<20)}
+	o := &kernelOracle{maps: map[string]*ebpf.Map{}, logBuf: make([]byte, 16<<20), logLevel: 5}
 	t.Cleanup(func() {
 		for _, m := range o.maps {
 			m.Close()
@@ -161,7 +163,7 @@ func (o *kernelOracle) loadRaw(code []byte, p *Program, c Caps, flags uint32) (*
 	license := append([]byte(p.License), 0)
 	attr := progLoadAttr{
 		progType: uint32(p.Type), insnCount: uint32(len(code) / 8), insns: uint64(uintptr(unsafe.Pointer(&code[0]))),
-		license: uint64(uintptr(unsafe.Pointer(&license[0]))), logLevel: 5, logSize: uint32(len(o.logBuf)),
+		license: uint64(uintptr(unsafe.Pointer(&license[0]))), logLevel: o.logLevel, logSize: uint32(len(o.logBuf)),
 		logBuf: uint64(uintptr(unsafe.Pointer(&o.logBuf[0]))), attachType: uint32(p.Attach), flags: flags,
 	}
 	var infos []uint32
@@ -277,6 +279,10 @@ func TestCorpusKernel(t *testing.T) {
 	for _, c := range corpus(t) {
 		if c.caps == CapsNone {
 			continue // this kernel may not let those load anything
+		}
+		o.logLevel = 5
+		if c.long {
+			o.logLevel = 4
 		}
 		a, err := o.load(c.program, c.caps, 0)
 		if err != nil {

@@ -119,7 +119,6 @@ func (v *verifier) backtrack() *Error {
 			}
 		}
 		first := int(st.first)
-		last = int(st.last)
 		st = st.parent
 		if st == nil {
 			break

@@ -241,7 +241,7 @@ func (v *verifier) equal(old, cur *state, how exactness) bool {
 		live := v.insns[at].live
 		for r := range of.regs {
 			if how == notExact && live>>r&1 == 0 && r != fp {
-				continue
+				continue // whatever it holds is never read
 			}
 			if !v.regSafe(&of.regs[r], &cf.regs[r], how) {
 				return false

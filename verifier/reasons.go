@@ -15,6 +15,7 @@ var reasons = map[Code]reason{
 	"invalid-instruction":   {CatInstruction, ""},
 	"invalid-map":           {CatMap, ""},
 	"map-value-address":     {CatMap, ""},
+	"map-value-offset":      {CatBounds, ""},
 	"map-not-usable":        {CatMap, ""},
 
 	// Control flow.
@@ -86,6 +87,11 @@ var reasons = map[Code]reason{
 	"stack-pointer-returned":  {CatStack, ""},
 	"stack-too-deep":          {CatStack, "use less stack, or keep large things in a map of type percpu_array"},
 	"object-overwritten":      {CatObject, ""},
+	"object-offset":           {CatObject, ""},
+	"object-initialised":      {CatObject, ""},
+	"object-uninitialised":    {CatObject, ""},
+	"object-read":             {CatObject, ""},
+	"object-type-other":       {CatObject, ""},
 
 	// Calls.
 	"unknown-helper":       {CatHelper, ""},

@@ -90,6 +90,8 @@ type reg struct {
 	// obj is by kind: the map (index), the BTF type (index), the bytes of a
 	// memory region, the subprogram of a function.
 	obj uint32
+	// dynptr is the dynptr that memory was taken from, or 0.
+	dynptr uint32
 	// aux is by kind: the bytes of a packet that were checked, the identity of
 	// an inner map (or 0), the type of a dynptr, the state of an iterator.
 	aux int32

@@ -14,7 +14,7 @@ func slotOf(off int) (slot, index int) { return (-off - 1) / 8, (-off - 1) % 8 }
 
 // stackBounds checks that an access lies in the stack, and makes the frame as
 // deep (check_stack_access_within_bounds).
-func (v *verifier) stackBounds(p *reg, at int, off, size int, by accessBy, write bool) (lo, hi int, err *Error) {
+func (v *verifier) stackBounds(p *reg, at int, off, size int, write bool) (lo, hi int, err *Error) {
 	f := v.st.frameOf(p)
 	var min64, max64 int64
 	if p.IsConst() {
@@ -83,6 +83,10 @@ func (v *verifier) stackWrite(p *reg, at, off, size int, val *reg, op isa.Instru
 	if !v.cfg.Caps.perfmon() && sl.spilled() && sl.typ != scalar && size != 8 {
 		return v.fail("pointer-corrupted", at, "part of a pointer that is kept at fp-%d would be overwritten", (k+1)*8)
 	}
+	if !v.cfg.Caps.perfmon() && (val != nil && spillable(val) || !plain(sl.kind[index-size+1:index+1])) {
+		// A load may overtake the store, and see what was there before.
+		v.insns[v.insn].noSpecResult = true
+	}
 	if err := v.overwriteObject(f, int(p.frame), k, off); err != nil {
 		return err
 	}
@@ -137,6 +141,16 @@ func (v *verifier) stackWrite(p *reg, at, off, size int, val *reg, op isa.Instru
 		v.pushHop(flags, 0)
 	}
 	return nil
+}
+
+// plain reports whether bytes hold numbers of which nothing is kept.
+func plain(kinds []slotKind) bool {
+	for _, k := range kinds {
+		if k != slotMisc && k != slotZero {
+			return false
+		}
+	}
+	return true
 }
 
 // stackWriteVar stores at an offset that is not known
@@ -301,7 +315,7 @@ func (v *verifier) stackInit(p *reg, at, off, size int, zeroOK bool, by accessBy
 	if v.cfg.Kernel >= linux6_15 {
 		clobber = clobber && write
 	}
-	lo, hi, err := v.stackBounds(p, at, off, size, by, clobber)
+	lo, hi, err := v.stackBounds(p, at, off, size, clobber)
 	if err != nil {
 		return err
 	}

@@ -38,8 +38,14 @@ func work() {
 	syscall.RawSyscall(syscall.SYS_SETPRIORITY, 0, 0, 3)
 }
 
-// findWork gives scripts the path of the program work in $WORKPROG.
+// findWork gives scripts the path of the program work in $WORKPROG, and the
+// address of a kernel variable that changes all the time in $JIFFIES.
 func findWork(env *testscript.Env) error {
+	if t, err := kernel.Target(); err == nil {
+		if s, err := t.Symbol("jiffies_64"); err == nil && len(s) > 0 {
+			env.Setenv("JIFFIES", fmt.Sprintf("%#x", s[0].Addr))
+		}
+	}
 	path, err := exec.LookPath("work")
 	env.Setenv("WORKPROG", path)
 	return err

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,13 +51,16 @@ func sendPacket() error {
 	return unix.Sendto(fd, []byte("hello"), 0, addr)
 }
 
-// pidns runs a command as the first process of a PID namespace with a /proc of
-// its own.
+// pidns runs a command as the first process of a PID namespace, with a /proc and a
+// /sys/fs/bpf of its own.
 func pidns() {
 	const again = "SKEP_TEST_PIDNS"
 	if os.Getenv(again) != "" {
 		os.Unsetenv(again)
 		err := unix.Mount("proc", "/proc", "proc", 0, "")
+		if err == nil {
+			err = unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, "")
+		}
 		if err == nil {
 			var path string
 			if path, err = exec.LookPath(os.Args[1]); err == nil {
@@ -102,20 +104,6 @@ func signalled() {
 		}
 	}
 	fmt.Println("got nothing")
-}
-
-// written looks at memory that it hands to the kernel in a system call, and says
-// what is there after it.
-func written() {
-	text := []byte("unchanged\x00")
-	for range 5000 {
-		_, _, _ = syscall.RawSyscall(syscall.SYS_GETPRIORITY, 0, uintptr(unsafe.Pointer(&text[0])), 0)
-		if text[0] != 'u' {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
-	fmt.Printf("%s\n", text[:len(text)-1])
 }
 
 // showCapture is "skep-capture FILE": it prints the packets of a capture.

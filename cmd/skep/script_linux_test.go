@@ -25,7 +25,6 @@ func TestMain(m *testing.M) {
 		"skep-capture": showCapture,
 		"pidns":        pidns,
 		"signalled":    signalled,
-		"written":      written,
 	})
 }
 

@@ -26,6 +26,9 @@ program is accepted, or rejected with the reason at the line of its source, what
 was known there, how it was reached and what to change. It is unsupported where it
 needs a rule that skep does not have yet, which is then named.
 
+The rules are those of Linux 6.18. --kernel 6.1 and 6.12 differ in the helpers and
+program types that are there, and in some rules; ranges of numbers follow 6.18.
+
 The exit code is 0 when all programs are accepted, 1 when some are not, and 2 when
 the object cannot be read.`,
 		Example: `  skep verify program.o

@@ -146,7 +146,6 @@ func bench(file string, reps int, only string) error {
 	}
 	var uts syscall.Utsname
 	_ = syscall.Uname(&uts)
-	made := map[string]string{}
 	for _, t := range tables {
 		if only != "" && !slices.Contains(strings.Split(only, ","), t.name) {
 			continue
@@ -160,13 +159,14 @@ func bench(file string, reps int, only string) error {
 		fmt.Fprintf(&b.out, "\nLinux %s, %d CPUs, %s; `go run ./internal/bench -only %s -n %d`.\n",
 			release(uts), runtime.NumCPU(), version, t.name, b.reps)
 		progress("%s took %.0f s", t.name, time.Since(began).Seconds())
-		made[t.name] = b.out.String()
-		os.Stdout.WriteString(made[t.name])
+		os.Stdout.Write(b.out.Bytes())
+		if file != "" {
+			if err := insert(file, map[string]string{t.name: b.out.String()}); err != nil {
+				return err
+			}
+		}
 	}
-	if file == "" {
-		return nil
-	}
-	return insert(file, made)
+	return nil
 }
 
 // mountTracefs gives the tracers the tracefs that bpftrace looks for, in a

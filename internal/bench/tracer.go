@@ -55,7 +55,9 @@ func start(p peer, script string) (*tracer, error) {
 		ended := unix.Waitid(unix.P_PID, t.cmd.Process.Pid, &status, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == nil && status.Signo != 0
 		if ended || time.Since(begin) > patience {
 			_ = t.cmd.Process.Kill()
-			return nil, fmt.Errorf("%q was not attached: %w\n%s", args, errors.Join(t.cmd.Wait(), t.output.Close()), t.written())
+			err := t.cmd.Wait()
+			defer t.output.Close()
+			return nil, fmt.Errorf("%q was not attached: %w\n%s", args, err, t.written())
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -165,7 +165,7 @@ func (c *computer) integer(signed bool, depth int) term {
 		if signed && c.chance(50) {
 			op = "-"
 		}
-		// What sign it has is for the language to say, and no matter here.
+		// Either gives a signed number.
 		return term{fmt.Sprintf("((%s)(%s%s))", t.name(), op, x.cast()), t, func() any {
 			if op == "-" {
 				return -x.int()

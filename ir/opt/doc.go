@@ -27,8 +27,14 @@
 //   - Plain loads are not moved up: a check may be in front of them. Reads of
 //     kernel and user memory go by helper, cannot fail loudly, and may move.
 //   - Loops keep one entry, and no pass makes a loop.
-//   - Operations with volatile effects stay and keep their order.
+//   - Operations with volatile effects stay and keep their order; what
+//     finds a key in a map is merged with what found the same before.
+//   - The truth of a comparison is computed without a branch only where it is
+//     added to a sum: otherwise the verifier walks both ways, and knows on each
+//     what was compared.
 //
 // Memory that others may write too (map values, kernel memory) is taken to
-// hold what it held a moment ago, as C does for what is not volatile.
+// hold what it held a moment ago, as C does for what is not volatile: a value
+// that was read is not read again, a key that was looked up is not looked up
+// again, until the program itself writes there.
 package opt

@@ -14,8 +14,16 @@ const maxFillCopy = 32
 // read once it is filled, it serves for one that would be filled later, or is
 // copied to where the bytes are wanted.
 func fills(p *context) bool {
+	n := 0
+	for _, b := range p.f.Blocks {
+		for _, v := range b.Values {
+			if isFill(v) {
+				n++
+			}
+		}
+	}
 	changed := false
-	for range 16 { // rarely more than once
+	for range n - 1 { // each time there is one less
 		if !newFiller(p.f).once() {
 			break
 		}

@@ -89,7 +89,7 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 	switch f := g.info.Calls[e]; f.Name {
 	case "str":
-		g.strInto(dst, e, t, true)
+		g.strInto(dst, e, t, padded)
 	case "kstack", "ustack":
 		g.stackInto(dst, g.typeOf(e))
 	case "usym":
@@ -105,9 +105,17 @@ func (g *gen) callInto(dst *ir.Value, e *syntax.Call, t *check.Type) {
 	}
 }
 
-// strInto reads a string through a pointer into the t.Size bytes at dst. What
-// lies behind its end is zeros if padded, else it may be anything.
-func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool) {
+// A strForm says what is wanted of a string that is read.
+type strForm uint8
+
+const (
+	padded   strForm = iota // all of it, with zeros behind its end
+	unpadded                // all of it; behind its end may be anything
+	prefix                  // its beginning, unpadded: more does not matter
+)
+
+// strInto reads a string through a pointer into the t.Size bytes at dst.
+func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, form strForm) {
 	x := e.Args[0]
 	xt := g.typeOf(x)
 	size := min(g.typeOf(e).Size, t.Size)
@@ -127,7 +135,7 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool)
 			n = g.clamp(want, int64(size))
 		}
 	}
-	if padded {
+	if form == padded {
 		g.b.MemZero(dst, t.Size)
 	}
 	read := func(space check.Space) {
@@ -136,6 +144,10 @@ func (g *gen) strInto(dst *ir.Value, e *syntax.Call, t *check.Type, padded bool)
 			h = hReadUserStr
 		}
 		r := g.helper(h, dst, n, g.pointer(g.int(addr), space))
+		if form == prefix {
+			g.ifThen(g.b.Compare(ir.OpSLt, r, g.const64(0)), func() { g.lose(object.LossFault, "str") })
+			return
+		}
 		// Neither an error nor a string that takes all the room there is.
 		g.ifThen(g.b.Compare(ir.OpUGe, r, g.const64(int64(size))), func() {
 			g.ifElse(g.b.Compare(ir.OpSLt, r, g.const64(0)),
@@ -260,14 +272,41 @@ func (g *gen) valueArg(name string, e syntax.Expr) arg {
 	if r := g.info.PrintedArgs[e]; r != nil {
 		e = r
 	}
+	if g.mayLeave(e) {
+		// No record may be held when the program ends.
+		src := g.b.Alloca(t.Size, nil, "part")
+		g.into(src, e, t)
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.b.MemCopy(dst, src, t.Size) }}
+	}
 	// Who reads the record ends at the end of a string.
 	if call, ok := g.isStr(e); ok {
-		return arg{name: name, t: t, write: func(dst *ir.Value) { g.strInto(dst, call, t, false) }}
+		return arg{name: name, t: t, write: func(dst *ir.Value) { g.strInto(dst, call, t, unpadded) }}
 	}
 	if id, ok := e.(*syntax.Ident); ok && id.Name == "comm" && t.Size >= commSize {
 		return arg{name: name, t: t, write: func(dst *ir.Value) { g.helper(hComm, dst, g.const64(commSize)) }}
 	}
 	return arg{name: name, t: t, write: func(dst *ir.Value) { g.into(dst, e, t) }}
+}
+
+// mayLeave reports whether the program may end while an expression is computed.
+func (g *gen) mayLeave(e syntax.Expr) bool {
+	found := false
+	syntax.Walk(e, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.Return, *syntax.Jump:
+			found = true
+		case *syntax.Ident:
+			found = found || n.Name == "ctx" && g.inst.Ctx.Kind == hook.Iter
+		case *syntax.Call:
+			if callee := g.info.Funcs[n]; callee != nil {
+				found = found || callee.Exits
+			} else if f := g.info.Calls[n]; f != nil {
+				found = found || f.Name == "exit" || f.Name == "assert"
+			}
+		}
+		return !found
+	})
+	return found
 }
 
 // event reserves a record of the ring buffer, fills it in and submits it.

@@ -121,7 +121,9 @@ func (l *lowerer) script() {
 			// be taken.
 			l.scratchLoss = l.loss(object.LossScratch, "", 0)
 		}
-		if k := inst.Ctx.Kind; k != hook.Begin && k != hook.End {
+		switch inst.Ctx.Kind {
+		case hook.Begin, hook.End, hook.Test, hook.Bench:
+		default:
 			only = false
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,7 +30,7 @@ var update = flag.Bool("update", false, "write what is said into testdata/diagno
 // machine and holds what is said of them against what stands beside them: a
 // line "! ^^^ ..." is about what the carets are under, in the line above.
 //
-//	== a name for people [unsafe] [command] [no-types] [args=5,text]
+//	== a name for people [unsafe] [command] [files] [no-types] [args=5,text]
 //	| BEGIN { printf("%d\n", pidd); }
 //	!                        ^^^^ error unknown-name: ...
 func TestDiagnostics(t *testing.T) {
@@ -94,6 +95,8 @@ func diagnosed(t *testing.T, text string, said map[string]bool) string {
 			opts.Unsafe = true
 		case "command":
 			opts.HasCommand = true
+		case "files":
+			src.Root = fstest.MapFS{"sys/fs/cgroup/unified": {Mode: fs.ModeDir}}
 		case "no-types":
 			src.Blobs = nil
 		case "lacks":

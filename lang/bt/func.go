@@ -150,7 +150,7 @@ func (g *gen) returnStmt(s *syntax.Return) {
 		if g.nesting.result == nil {
 			g.discard(s.X)
 		} else {
-			g.store(g.variable(g.nesting.result), s.X, g.inst.Result)
+			g.store(g.variable(g.nesting.result), s.X, g.nesting.result.Type)
 		}
 	}
 	g.jump(g.leave)

@@ -3,6 +3,7 @@ package bt
 import (
 	"strconv"
 
+	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
@@ -54,6 +55,10 @@ func (g *gen) run(f *ir.Func) {
 	g.nesting = g.analyse(nodes...)
 	g.nest = g.nesting.root
 	g.begin(f)
+	if g.inst.Ctx.Kind == hook.Test {
+		g.nesting.result = g.nesting.own("result", check.Int64Type)
+		g.variable(g.nesting.result)
+	}
 	g.prologue()
 	if g.inst.Pred != nil {
 		then := g.block("body")
@@ -63,7 +68,11 @@ func (g *gen) run(f *ir.Func) {
 	g.stmts(g.inst.Body)
 	g.jump(g.leave)
 	g.b.At(g.leave)
-	g.b.Return(g.b.Const(ir.I64, 0))
+	if g.nesting.result != nil {
+		g.b.Return(g.b.Load(ir.I64, g.variable(g.nesting.result)))
+	} else {
+		g.b.Return(g.b.Const(ir.I64, 0))
+	}
 	g.end()
 }
 

@@ -51,8 +51,8 @@ type nesting struct {
 	owner    map[*check.Var]*nest
 	captured map[*check.Var]bool // used in a body inside the owner's
 	root     *nest
-	// result and exit are what a function of the script returns, and whether
-	// the program ends; nil where they do not matter.
+	// result and exit are what a function of the script or a test probe returns,
+	// and whether the program ends; nil where they do not matter.
 	result, exit *check.Var
 }
 

@@ -445,7 +445,7 @@ func (g *gen) add(m *mapInfo, p, n *ir.Value) {
 func (g *gen) aggregate(m *mapInfo, keys []syntax.Expr, call *syntax.Call) {
 	var n *ir.Value
 	if len(call.Args) > 0 {
-		n = g.int(g.value(call.Args[0]))
+		n = g.number(g.value(call.Args[0]))
 	}
 	key := g.key(m, keys)
 	t := m.Value

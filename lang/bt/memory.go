@@ -20,6 +20,9 @@ func (g *gen) memory(e syntax.Expr) *ir.Value {
 	case *syntax.Map, *syntax.MapIndex:
 		return g.readMapMemory(e)
 	case *syntax.Field, *syntax.Index, *syntax.TupleField, *syntax.Unary, *syntax.Cast:
+		if c, ok := e.(*syntax.Cast); ok && t.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+			break
+		}
 		if p := g.place(e); p.ptr != nil && g.direct(p.ptr) && t.Kind != check.String {
 			return p.ptr
 		}
@@ -70,6 +73,10 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 			return
 		}
 	}
+	if c, ok := e.(*syntax.Cast); ok && et.Kind == check.Array && g.typeOf(c.X).IsScalar() {
+		g.numberInto(dst, c, t)
+		return
+	}
 	switch e := e.(type) {
 	case *syntax.Ident:
 		g.identInto(dst, e, t)
@@ -118,6 +125,17 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 		return
 	}
 	g.errorf(e.Span(), "unsupported", "this value cannot be compiled yet")
+}
+
+// numberInto writes the bytes of a number as an array, zeros where it has fewer.
+func (g *gen) numberInto(dst *ir.Value, e *syntax.Cast, t *check.Type) {
+	n := min(t.Size, 8)
+	v := g.b.Alloca(8, nil, "number")
+	g.b.Store(v, g.int(g.value(e.X)))
+	g.b.MemCopy(dst, v, n)
+	if t.Size > n {
+		g.b.MemZero(g.b.Offset(dst, int64(n)), t.Size-n)
+	}
 }
 
 // scalarInto writes a scalar as type t.
@@ -275,7 +293,7 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 				return g.b.Const(ir.I1, truth(e.Op == syntax.OpNe))
 			}
 		}
-		return g.equalBytes(g.prefix(x, len(want)), want, e.Op == syntax.OpEq)
+		return g.equalBytes(g.beginning(x, len(want)), want, e.Op == syntax.OpEq)
 	}
 	if t := check.Join(xt, yt); t != nil && (t.Kind == check.Tuple || t.Kind == check.Record) {
 		px, py := g.b.Alloca(t.Size, nil, "left"), g.b.Alloca(t.Size, nil, "right")
@@ -290,9 +308,9 @@ func (g *gen) compareMemory(e *syntax.Binary) *ir.Value {
 	return g.equalWords(px, py, n, e.Op == syntax.OpEq)
 }
 
-// prefix is the address of a string of which no more than its first n bytes
+// beginning is the address of a string of which no more than its first n bytes
 // are looked at, and no more of them than there are up to its end.
-func (g *gen) prefix(e syntax.Expr, n int) *ir.Value {
+func (g *gen) beginning(e syntax.Expr, n int) *ir.Value {
 	call, ok := g.isStr(e)
 	if !ok {
 		return g.memory(e)
@@ -301,7 +319,7 @@ func (g *gen) prefix(e syntax.Expr, n int) *ir.Value {
 	t := *g.typeOf(e)
 	t.Size = min(t.Size, n+1)
 	tmp := g.b.Alloca(t.Size, nil, "prefix")
-	g.strInto(tmp, call, &t, false)
+	g.strInto(tmp, call, &t, prefix)
 	return tmp
 }
 

@@ -2,6 +2,7 @@ package bt
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/skep-bpf/skep/hook"
@@ -32,7 +33,10 @@ func (l *lowerer) program(inst *check.Instance) {
 	p := object.Program{
 		Name: fmt.Sprintf("%s_%d", kindName(inst), len(l.man.Programs)+1),
 		Kind: object.KindAttach, Line: inst.Points[0].Span.Pos().Line,
-		Alternatives: inst.Probe != nil && len(inst.Probe.Points) > 1,
+	}
+	if inst.Probe != nil && len(inst.Probe.Points) > 1 {
+		same := func(other *check.Instance) bool { return other.Probe == inst.Probe }
+		p.Group = 1 + slices.IndexFunc(l.res.Instances, same)
 	}
 	g := &gen{lowerer: l, inst: inst, info: &inst.Info, vars: map[*check.Var]*ir.Value{}, probeOf: map[string]int{}}
 	section := g.attachment(&p)

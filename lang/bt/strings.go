@@ -101,7 +101,7 @@ func (g *gen) equalText(e syntax.Expr, equal bool) (*ir.Value, bool) {
 	t := g.typeOf(x)
 	if !t.IsScalar() {
 		want = want[:min(len(want), t.Size)]
-		return g.equalBytes(g.prefix(x, len(want)), want, equal), true
+		return g.equalBytes(g.beginning(x, len(want)), want, equal), true
 	}
 	if len(want) >= g.res.Config.MaxStrlen {
 		return nil, false

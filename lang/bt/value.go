@@ -206,6 +206,18 @@ func (g *gen) int(v *ir.Value) *ir.Value {
 	return g.b.Resize(v, ir.I64, false)
 }
 
+// number is v as a number that can be computed with: the verifier lets nothing be
+// done with a pointer to an object that it knows, until it lost sight of it.
+func (g *gen) number(v *ir.Value) *ir.Value {
+	if !v.Type.IsPtr() || v.Type.Space != ir.SpaceBTF {
+		return g.int(v)
+	}
+	known, number := g.b.Alloca(8, nil, "known"), g.b.Alloca(8, nil, "number")
+	g.b.Store(known, v)
+	g.helper(hReadKernel, number, g.const64(8), g.b.PtrCast(known, ir.PtrTo(ir.SpaceKernel)))
+	return g.b.Load(ir.I64, number)
+}
+
 func (g *gen) ident(e *syntax.Ident) *ir.Value {
 	b := g.info.Idents[e]
 	if b == nil {
@@ -357,7 +369,7 @@ func (g *gen) arith(op syntax.Op, t, xt, yt *check.Type, x, y *ir.Value) *ir.Val
 		}
 		return g.b.Binary(ir.OpAdd, x, y)
 	}
-	x, y = g.int(x), g.int(y)
+	x, y = g.number(x), g.number(y)
 	if xt.Kind == check.Pointer && yt.Kind == check.Pointer && op == syntax.OpSub && xt.Elem != nil && xt.Elem.Size > 1 {
 		return g.b.Binary(ir.OpSDiv, g.b.Binary(ir.OpSub, x, y), g.const64(int64(xt.Elem.Size)))
 	}
@@ -422,7 +434,7 @@ func (g *gen) cast(e *syntax.Cast) *ir.Value {
 		}
 		return g.int(x)
 	case check.Int:
-		x = g.int(x)
+		x = g.number(x)
 		if t.Size < 8 {
 			x = g.b.Resize(g.b.Resize(x, memType(t), false), ir.I64, t.Signed)
 		}
@@ -550,7 +562,10 @@ func (g *gen) place(e syntax.Expr) place {
 			return g.anyPlace(g.value(e.X), xt.Space, t)
 		}
 	case *syntax.Cast:
-		if g.typeOf(e.X).IsScalar() {
+		switch {
+		case g.typeOf(e.X).IsScalar() && t.Kind == check.Array:
+			return place{ptr: g.memory(e), t: t}
+		case g.typeOf(e.X).IsScalar():
 			return g.anyPlace(g.value(e.X), t.Space, t)
 		}
 		p := g.place(e.X)

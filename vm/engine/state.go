@@ -15,8 +15,11 @@ const MaxLoops = 8 << 20
 
 // Quantum is the budget that keeps a run in native code, where Go can neither
 // preempt it nor collect garbage, well below a millisecond even if every
-// instruction misses the caches, while leaving costs below a percent.
-const Quantum = 1 << 14
+// instruction misses the caches, while leaving costs below a percent. It does not
+// bound what the first touch of a page costs, some microseconds: a host that runs
+// hostile programs looks at the clock at each Budget exit, and halves the budget
+// of a run that stays too long.
+const Quantum = 1 << 13
 
 // Exit says why a run came back.
 type Exit uint32
@@ -32,7 +35,7 @@ const (
 	// calls Code.Tail of the target, or sets Regs[0], and runs on.
 	TailCall
 	// Packet: a legacy packet access (BPF_ABS, BPF_IND) of Arg bytes at the
-	// packet offset Regs[0], a signed 32-bit number (negative ones are the
+	// packet offset Regs[0], a 32-bit number, sign extended (negative ones are the
 	// kernel's SKF_AD_OFF and its like); r6 is the context. The host puts the value
 	// in host byte order into Regs[0], or sets Fail; then the function returns 0.
 	Packet
@@ -108,14 +111,15 @@ type State struct {
 	ResumePC uintptr
 	// SP is the top of Stack in use, growing down; 0 when nothing runs.
 	SP uintptr
-	// HostSP is the stack pointer of the goroutine while native code runs.
+	// HostSP is how native code gets back: the stack pointer of the goroutine, or
+	// on arm64 the address to return to.
 	HostSP uintptr
 	// Target answers a TailCall exit; 0 means that the tail call failed.
 	Target uintptr
 	// Scratch are words for generated code that runs out of registers.
 	Scratch [2]uint64
 
-	// Code is what runs, as set by Start and Tail.
+	// Code is what runs: its Program is the one that Arg and PC are about.
 	Code Code
 	// Stack holds return addresses and saved registers.
 	Stack []uint64

@@ -111,6 +111,7 @@ func (c *code) Start(s *engine.State, fn int) error {
 	if fn == 0 {
 		s.Regs[0], s.Regs[6], s.Regs[7], s.Regs[8], s.Regs[9] = 0, 0, 0, 0, 0
 	}
+	copy(s.Stack[sp+frameR6:], s.Regs[6:10])
 	c.enter(s, fn)
 	return nil
 }
@@ -118,7 +119,7 @@ func (c *code) Start(s *engine.State, fn int) error {
 // Tail implements [engine.Code].
 func (c *code) Tail(s *engine.State) {
 	s.Stack[s.SP+frameLoops] = 0
-	s.Regs[0], s.Regs[6], s.Regs[7], s.Regs[8], s.Regs[9] = 0, 0, 0, 0, 0
+	copy(s.Regs[6:10], s.Stack[s.SP+frameR6:])
 	c.enter(s, 0)
 }
 

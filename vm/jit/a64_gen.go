@@ -247,7 +247,7 @@ func (g *a64gen) fault(i int, class engine.FaultClass, undo func()) int {
 			undo()
 		}
 		g.where(i, uint32(class))
-		g.movImm(a64Addr, 0)
+		g.adrNext(a64Addr, 0) // which only says whose fault it is
 		g.b(g.leave[engine.Fault])
 	})
 	return l

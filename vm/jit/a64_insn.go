@@ -55,13 +55,36 @@ func (g *a64gen) constant(d a64reg, v uint64, wide bool) {
 		g.movImm(d, v)
 		return
 	}
-	key := uint64(int64(g.keys.next()))
-	if wide {
-		key = key<<32 | uint64(uint32(g.keys.next()))
-	}
+	key := g.key(v, wide)
 	g.movImm(d, v^key)
 	g.movImm(a64T3, key)
 	g.op(true, a64Eor, d, d, a64T3)
+}
+
+// key returns a key for v none of whose halfwords gives one of v, or its
+// complement, away: moves hold halfwords.
+func (g *a64gen) key(v uint64, wide bool) uint64 {
+	halves := 2
+	if wide {
+		halves = 4
+	}
+	for {
+		key := uint64(int64(g.keys.next()))
+		if wide {
+			key = key<<32 | uint64(uint32(g.keys.next()))
+		}
+		good := true
+		for i := range halves {
+			h, x := uint16(key>>(16*i)), uint16((v^key)>>(16*i))
+			for j := range halves {
+				secret := uint16(v >> (16 * j))
+				good = good && h != secret && ^h != secret && x != secret && ^x != secret
+			}
+		}
+		if good {
+			return key
+		}
+	}
 }
 
 var a64Ops = map[isa.ALUOp]uint32{
@@ -376,6 +399,7 @@ func (g *a64gen) packet(i int, insn isa.Instruction) {
 		other = a64Regs[insn.Src]
 	}
 	g.op(false, a64Add, r0, a64T1, other)
+	g.bitfield(true, true, r0, r0, 0, 31)
 	g.where(i, uint32(insn.Op.Size().Bytes()))
 	g.exit(engine.Packet)
 	ok := g.label()

@@ -3,8 +3,10 @@
 package jit
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -15,6 +17,9 @@ import (
 type JIT struct {
 	generate generator
 	options  options
+
+	mu    sync.RWMutex
+	codes []*code // what is not closed, by address
 }
 
 var probe = sync.OnceValue(func() error {
@@ -54,37 +59,74 @@ func (j *JIT) Compile(p *engine.Program, o engine.Options) (engine.Code, error) 
 	if err != nil {
 		return nil, fmt.Errorf("program %s: %w", p.Name, err)
 	}
-	c := &code{program: p, mem: mem, tail: mem.start + uintptr(out.funcs[0])}
+	c := &code{jit: j, program: p, mem: mem, tail: mem.start + uintptr(out.funcs[0])}
 	for _, at := range out.starts {
 		c.starts = append(c.starts, mem.start+uintptr(at))
 	}
+	c.first, c.length = mem.start, uintptr(len(out.code))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	i, _ := j.search(c.first)
+	j.codes = slices.Insert(j.codes, i, c)
 	return c, nil
+}
+
+// search returns the index of the first code that does not lie before pc, and
+// whether it starts there.
+func (j *JIT) search(pc uintptr) (int, bool) {
+	return slices.BinarySearchFunc(j.codes, pc, func(c *code, pc uintptr) int { return cmp.Compare(c.first, pc) })
+}
+
+// find returns the code that pc lies in.
+func (j *JIT) find(pc uintptr) *code {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	i, found := j.search(pc)
+	if !found {
+		i--
+	}
+	return j.codes[i]
 }
 
 // enter calls s.ResumePC. It is written in assembly. Without go:noescape, so that
 // states never lie on stacks, which move.
 func enter(s *engine.State)
 
-// Fields of engine.State for enter.
-const (
-	stateResumePC = engine.OffsetResumePC
-)
+// stateResumePC is for the assembly of enter.
+//
+//lint:ignore U1000 go_asm.h has it
+const stateResumePC = engine.OffsetResumePC
 
 // Run implements [engine.Engine].
-func (*JIT) Run(s *engine.State) engine.Exit {
+func (j *JIT) Run(s *engine.State) engine.Exit {
 	if s.ResumePC == 0 {
 		s.Exit, s.Arg = engine.Fault, uint32(engine.FaultIdle)
 		return engine.Fault
 	}
 	enter(s)
-	return s.Exit
+	exit := s.Exit
+	if exit == engine.Done {
+		return exit
+	}
+	// What a tail call put in the place of a function has returned to another
+	// program, if the run goes on in that.
+	if c, ok := s.Code.(*code); !ok || s.ResumePC-c.first >= c.length {
+		s.Code = j.find(s.ResumePC)
+	}
+	if exit == engine.Fault {
+		s.ResumePC = 0
+	}
+	return exit
 }
 
 type code struct {
+	jit     *JIT
 	program *engine.Program
 	mem     *region
 	starts  []uintptr
 	tail    uintptr
+	first   uintptr // of length bytes of code
+	length  uintptr
 }
 
 func (c *code) Start(s *engine.State, fn int) error {
@@ -92,8 +134,14 @@ func (c *code) Start(s *engine.State, fn int) error {
 	if uint(fn) >= uint(len(c.starts)) || fp < uint64(s.StackLimit) || fp > math.MaxUint32 || fp%16 != 0 || s.Base == 0 {
 		return s.CheckStart(c.program, fn)
 	}
+	bottom := uintptr(unsafe.Pointer(unsafe.SliceData(s.Stack)))
 	if s.SP == 0 {
-		s.SP = uintptr(unsafe.Pointer(unsafe.SliceData(s.Stack))) + 8*uintptr(len(s.Stack))
+		s.SP = bottom + 8*uintptr(len(s.Stack))
+	}
+	// Calls are only held against StackLimit, so all that it allows has to fit.
+	activations := (fp-uint64(s.StackLimit))/engine.FrameSize + 1
+	if 8*engine.FrameWords*activations > uint64(s.SP-bottom) {
+		return fmt.Errorf("program %s: the state has no room for %d nested calls: %w", c.program.Name, activations, engine.FaultStack)
 	}
 	s.ResumePC, s.Target, s.Fail = c.starts[fn], 0, 0
 	if s.Code != engine.Code(c) {
@@ -111,4 +159,12 @@ func (c *code) Program() *engine.Program { return c.program }
 
 func (c *code) Size() int { return len(c.mem.pages) }
 
-func (c *code) Close() error { return c.mem.close() }
+func (c *code) Close() error {
+	j := c.jit
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if i, found := j.search(c.first); found && j.codes[i] == c {
+		j.codes = slices.Delete(j.codes, i, i+1)
+	}
+	return c.mem.close()
+}

@@ -426,9 +426,6 @@ func (a *x86asm) pushImm(v int32) {
 
 func (a *x86asm) ret() { a.bytes(0xc3) }
 
-// trap stops speculation and, if ever reached, the process.
-func (a *x86asm) trap() { a.bytes(0xcc) }
-
 func (a *x86asm) pause() { a.bytes(0xf3, 0x90) }
 
 func (a *x86asm) lfence() { a.bytes(0x0f, 0xae, 0xe8) }

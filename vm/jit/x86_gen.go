@@ -13,7 +13,9 @@ import (
 // Registers: those of BPF are where the kernel's JIT has them (x86Regs).
 // Of the rest, r12 holds the host address of cage address 0, r10 the
 // engine.State, r9 the budget, r11 is scratch, and rsp points into State.Stack.
-// What a program does never writes r10 and r12; r9 is lent out, and read back
+// rbp holds the host address of what r10 points to: processors forward what was
+// stored at rbp plus a constant without even looking at the address. Where the
+// number in r10 counts, it is converted. What a program does never writes r10 and r12; r9 is lent out, and read back
 // from State.Budget, where r11 is not enough.
 //
 // Code is entered by a call to the start of a function, or to a place where a
@@ -32,6 +34,7 @@ const (
 	x86State   = r10
 	x86Budget  = r9
 	x86Scratch = r11
+	x86FP      = rbp
 )
 
 func x86Field(offset int32) x86mem { return x86mem{x86State, noReg, offset} }
@@ -52,11 +55,13 @@ type x86gen struct {
 	starts    []x86label // of each function, for the host
 	restore   x86label   // called where a run goes on
 	retpoline x86label   // goes to r11
+	spin      x86label   // where a mispredicted retpoline ends
 	done      x86label   // where the outermost function returns to
 	leave     [engine.Fault + 1]x86label
 
-	fn    int
-	later []func() // emits what stands behind the function
+	fn     int
+	fpCage bool     // rbp is a cage address for a moment
+	later  []func() // emits what stands behind the function
 }
 
 // x86Generate returns the code of p.
@@ -94,7 +99,7 @@ func (g *x86gen) program() {
 		g.entries = append(g.entries, g.label())
 		g.starts = append(g.starts, g.label())
 	}
-	g.restore, g.retpoline, g.done = g.label(), g.label(), g.label()
+	g.restore, g.retpoline, g.spin, g.done = g.label(), g.label(), g.label(), g.label()
 	for e := range g.leave {
 		g.leave[e] = g.label()
 	}
@@ -114,6 +119,7 @@ func (g *x86gen) crossings() {
 	for r, reg := range x86Regs {
 		g.load(false, 8, reg, x86RegField(isa.Register(r)))
 	}
+	g.op64(true, opAdd, x86FP, x86Base)
 	g.ret()
 
 	for exit := engine.HostCall; exit <= engine.Fault; exit++ {
@@ -125,6 +131,7 @@ func (g *x86gen) crossings() {
 	}
 	// With r11 the address where the run goes on.
 	g.bind(g.leave[engine.Done])
+	g.op64(true, opSub, x86FP, x86Base)
 	for r, reg := range x86Regs {
 		g.store(8, x86RegField(isa.Register(r)), reg)
 	}
@@ -142,6 +149,7 @@ func (g *x86gen) crossings() {
 			g.zero(reg)
 		}
 	}
+	g.op64(true, opAdd, x86FP, x86Base)
 	g.call(g.entries[0])
 	// Behind the return of the outermost function.
 	g.bind(g.done)
@@ -152,12 +160,12 @@ func (g *x86gen) crossings() {
 	g.ret()
 
 	g.bind(g.retpoline)
-	set, spin := g.label(), g.label()
+	set := g.label()
 	g.call(set)
-	g.bind(spin)
+	g.bind(g.spin)
 	g.pause()
 	g.lfence()
-	g.jmp(spin)
+	g.jmp(g.spin)
 	g.bind(set)
 	g.store(8, x86mem{rsp, noReg, 0}, x86Scratch)
 	g.ret()
@@ -277,7 +285,7 @@ func (g *x86gen) fault(i int, class engine.FaultClass, undo func()) x86label {
 		}
 		g.storeImm(4, x86Field(engine.OffsetPC), int32(i))
 		g.storeImm(4, x86Field(engine.OffsetArg), int32(class))
-		g.zero(x86Scratch)
+		g.leaLabel(x86Scratch, g.spin) // which only says whose fault it is
 		g.jmp(g.leave[engine.Fault])
 	})
 	return l

@@ -11,8 +11,12 @@ import (
 func (g *x86gen) instruction(i int) {
 	insn := g.p.Insns[i]
 	switch class := insn.Class(); {
+	case class.IsALU() && insn.Src == isa.R10 && insn.ALUOp() == isa.Mov && insn.Off == 0 && class == isa.ClassALU64:
+		g.mov64(true, x86Regs[insn.Dst], x86FP)
+		g.op64(true, opSub, x86Regs[insn.Dst], x86Base)
+		g.wrote(insn.Dst, true)
 	case class.IsALU():
-		g.alu(insn)
+		g.asNumber(insn.Src == isa.R10 && insn.Op.Source() == isa.SourceReg, func() { g.alu(insn) })
 		g.wrote(insn.Dst, g.result(insn))
 	case insn.IsWide():
 		g.wide(insn)
@@ -26,10 +30,13 @@ func (g *x86gen) instruction(i int) {
 	case class == isa.ClassST:
 		g.storeConst(insn)
 	case insn.IsAtomic():
-		g.atomic(i, insn)
+		value := insn.Src == isa.R10 && insn.AtomicOp() != isa.LoadAcquireOp
+		g.asNumber(value, func() { g.atomic(i, insn) })
 	case class == isa.ClassSTX:
-		m := g.address(insn.Dst, insn.Off)
-		g.store(insn.Op.Size().Bytes(), m, x86Regs[insn.Src])
+		g.asNumber(insn.Src == isa.R10, func() {
+			m := g.address(insn.Dst, insn.Off)
+			g.store(insn.Op.Size().Bytes(), m, x86Regs[insn.Src])
+		})
 	case insn.IsExit():
 		g.epilogue()
 		g.ret()
@@ -41,6 +48,23 @@ func (g *x86gen) instruction(i int) {
 		g.jump(i, insn)
 	}
 }
+
+// asNumber emits an instruction that uses the number in r10, if it does, with rbp
+// as that number.
+func (g *x86gen) asNumber(does bool, emit func()) {
+	if !does {
+		emit()
+		return
+	}
+	g.op64(true, opSub, x86FP, x86Base)
+	g.fpCage = true
+	emit()
+	g.fpCage = false
+	g.hostFP()
+}
+
+// hostFP makes rbp a host address again. The flags stay.
+func (g *x86gen) hostFP() { g.lea(x86FP, x86mem{x86Base, x86FP, 0}) }
 
 // lose forgets what the scratch register holds, because it gets something else.
 func (g *x86gen) lose() x86reg {
@@ -303,6 +327,8 @@ func (g *x86gen) wide(insn isa.Instruction) {
 // address returns the operand for an access at a cage address.
 func (g *x86gen) address(r isa.Register, off int16) x86mem {
 	switch {
+	case r == isa.R10 && !g.fpCage:
+		return x86mem{x86FP, noReg, int32(off)}
 	case g.isClean(r) || g.o.unconfined:
 		return x86mem{x86Base, x86Regs[r], int32(off)}
 	case g.scratch != r:
@@ -336,7 +362,15 @@ func (g *x86gen) aligned(i int, r isa.Register, off int16, size int) x86mem {
 	if size == 1 || r == isa.R10 && int(off)%size == 0 {
 		return g.address(r, off)
 	}
-	misaligned := g.fault(i, engine.FaultAlign, nil)
+	undo := func() {}
+	if g.fpCage {
+		undo = g.hostFP
+	}
+	misaligned := g.fault(i, engine.FaultAlign, undo)
+	if r == isa.R10 {
+		g.jmp(misaligned) // as 16 divides r10
+		return g.address(r, off)
+	}
 	if int(off)%size == 0 {
 		g.testByte(x86Regs[r], byte(size-1))
 		g.jcc(ccNE, misaligned)
@@ -393,7 +427,7 @@ func (g *x86gen) atomic(i int, insn isa.Instruction) {
 
 // fetch is src = m; m = m op src for the operations that the machine has not.
 func (g *x86gen) fetch(w bool, op x86op, m x86mem, src x86reg) {
-	if m.index != x86Scratch {
+	if m.index != x86Scratch && m.index != noReg {
 		// rax and rdx may be the index, and are needed.
 		g.mov64(false, g.lose(), m.index)
 		m.index = x86Scratch
@@ -483,6 +517,11 @@ func (g *x86gen) compare(w bool, op isa.JumpOp, insn isa.Instruction) x86cc {
 	if imm && g.o.Blind && v != 0 {
 		src, imm = g.constant(w, v), false
 	}
+	g.asNumber(insn.Dst == isa.R10 || !imm && src == x86FP, func() { g.compareWith(w, op, dst, src, imm, v) })
+	return x86Conditions[op]
+}
+
+func (g *x86gen) compareWith(w bool, op isa.JumpOp, dst, src x86reg, imm bool, v int32) {
 	switch {
 	case op == isa.Set && imm:
 		g.testImm64(w, dst, v)
@@ -495,17 +534,18 @@ func (g *x86gen) compare(w bool, op isa.JumpOp, insn isa.Instruction) x86cc {
 	default:
 		g.op64(w, opCmp, dst, src)
 	}
-	return x86Conditions[op]
 }
 
 func (g *x86gen) callLocal(i int) {
-	fp := x86Regs[isa.R10]
-	deep := g.fault(i, engine.FaultStack, func() { g.opImm64(false, opAdd, fp, engine.FrameSize) })
-	g.opImm64(false, opSub, fp, engine.FrameSize)
-	g.opLoad64(false, opCmp, fp, x86Field(engine.OffsetStackLimit))
+	deep := g.fault(i, engine.FaultStack, func() { g.opImm64(true, opAdd, x86FP, engine.FrameSize) })
+	number := g.lose()
+	g.opImm64(true, opSub, x86FP, engine.FrameSize)
+	g.mov64(false, number, x86FP)
+	g.op64(false, opSub, number, x86Base)
+	g.opLoad64(false, opCmp, number, x86Field(engine.OffsetStackLimit))
 	g.jcc(ccB, deep)
 	g.call(g.entries[g.p.Target(i)])
-	g.opImm64(false, opAdd, fp, engine.FrameSize)
+	g.opImm64(true, opAdd, x86FP, engine.FrameSize)
 	g.join()
 }
 
@@ -575,14 +615,11 @@ func (g *x86gen) lookup(c *engine.Call) {
 // packet leaves for a legacy access to the packet.
 func (g *x86gen) packet(i int, insn isa.Instruction) {
 	v := int32(insn.Imm)
-	switch {
-	case insn.Op.Mode() == isa.ModeAbs:
-		g.constantTo(rax, false, v)
-	default:
-		s := g.constant(false, v)
-		g.op64(false, opAdd, s, x86Regs[insn.Src])
-		g.mov64(false, rax, s)
+	off := g.constant(true, v)
+	if insn.Op.Mode() == isa.ModeInd {
+		g.asNumber(insn.Src == isa.R10, func() { g.op64(false, opAdd, off, x86Regs[insn.Src]) })
 	}
+	g.extend(true, true, 4, rax, off)
 	g.where(i, int32(insn.Op.Size().Bytes()))
 	g.exit(engine.Packet)
 	failed := g.label()

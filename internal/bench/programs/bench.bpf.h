@@ -1,5 +1,6 @@
 /* What the C programs share: types of the kernel as far as they are read, and
- * the idioms of libbpf's tools. */
+ * the idioms of libbpf's tools. Registers and the numbers of system calls are
+ * those of amd64. */
 #pragma once
 
 #include <linux/bpf.h>
@@ -43,12 +44,21 @@ struct task_struct {
 
 #pragma clang attribute pop
 
-/* How often something could not be stored, as a script counts it. */
-u64 lost;
+/* How often something could not be read or stored, or a map was full, as a
+ * script counts it. */
+u64 lost, full;
 
 static __always_inline void lose(void)
 {
 	__sync_fetch_and_add(&lost, 1);
+}
+
+static __always_inline void lose_update(long err)
+{
+	if (err == -7 /* E2BIG */)
+		__sync_fetch_and_add(&full, 1);
+	else
+		lose();
 }
 
 /* Whether the first n bytes are equal. Clang calls memcmp, which there is none
@@ -93,7 +103,7 @@ static __always_inline void *lookup_or_init(void *map, const void *key, const vo
 		return value;
 	err = bpf_map_update_elem(map, key, init, BPF_NOEXIST);
 	if (err && err != -17 /* EEXIST */) {
-		lose();
+		lose_update(err);
 		return 0;
 	}
 	return bpf_map_lookup_elem(map, key);

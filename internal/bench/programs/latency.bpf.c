@@ -6,6 +6,7 @@ SINGLE(at_took, struct hist);
 SEC("tp_btf/sys_enter")
 int BPF_PROG(enter, struct pt_regs *regs, long id)
 {
+	long err;
 	u32 tid;
 	u64 now;
 
@@ -13,8 +14,9 @@ int BPF_PROG(enter, struct pt_regs *regs, long id)
 		return 0;
 	tid = bpf_get_current_pid_tgid();
 	now = bpf_ktime_get_boot_ns();
-	if (bpf_map_update_elem(&at_start, &tid, &now, BPF_ANY))
-		lose();
+	err = bpf_map_update_elem(&at_start, &tid, &now, BPF_ANY);
+	if (err)
+		lose_update(err);
 	return 0;
 }
 

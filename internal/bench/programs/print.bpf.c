@@ -17,6 +17,7 @@ SEC("tp_btf/sys_enter")
 int BPF_PROG(enter, struct pt_regs *regs, long id)
 {
 	struct event *e;
+	long n;
 
 	if (!is_syscall(id, 267) || (s32)regs->di != 1000)
 		return 0;
@@ -29,8 +30,15 @@ int BPF_PROG(enter, struct pt_regs *regs, long id)
 	e->pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	e->size = regs->r10;
-	if (bpf_probe_read_user_str(e->path, sizeof(e->path), (void *)regs->si) < 0)
+	n = bpf_probe_read_user_str(e->path, sizeof(e->path), (void *)regs->si);
+	if (n < 0) {
 		lose();
+	} else if (n == sizeof(e->path)) {
+		/* It was cut where it goes on. */
+		bpf_probe_read_user(&e->path[n - 1], 1, (void *)regs->si + n - 1);
+		if (e->path[n - 1])
+			lose();
+	}
 	bpf_ringbuf_submit(e, 0);
 	return 0;
 }

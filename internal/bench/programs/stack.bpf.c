@@ -34,6 +34,7 @@ int BPF_PROG(enter, struct pt_regs *regs, long id)
 	struct call call = {};
 	u64 none = 0, pid_tgid, *n;
 	s64 who, *sum;
+	long err;
 	u32 tid;
 
 	if (!is_syscall(id, 140))
@@ -64,7 +65,8 @@ int BPF_PROG(enter, struct pt_regs *regs, long id)
 			e->set = 1;
 		}
 	}
-	if (bpf_map_update_elem(&at_last, &tid, &call.what, BPF_ANY))
-		lose();
+	err = bpf_map_update_elem(&at_last, &tid, &call.what, BPF_ANY);
+	if (err)
+		lose_update(err);
 	return 0;
 }

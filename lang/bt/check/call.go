@@ -373,6 +373,8 @@ func (c *checker) stackType(name string, e *syntax.Call) *Type {
 	t := &Type{Kind: Kstack, Size: stackSize, Len: 127, Mode: c.res.Config.StackMode}
 	if name == "ustack" {
 		t.Kind = Ustack
+	} else if t.Mode == "build_id" {
+		t.Mode = "raw" // the kernel's own stacks have none
 	}
 	if e == nil {
 		return t
@@ -380,7 +382,14 @@ func (c *checker) stackType(name string, e *syntax.Call) *Type {
 	for i, a := range e.Args {
 		if at := c.info.Types[a]; at.Kind == Mode {
 			switch at.Mode {
-			case "bpftrace", "perf", "raw", "build_id":
+			case "build_id":
+				if name == "kstack" {
+					c.errorf(a.Span(), "bad-argument", "the kernel's own stacks have no build IDs; there are bpftrace, perf and raw")
+					return tInvalid
+				}
+				t.Mode = at.Mode
+				continue
+			case "bpftrace", "perf", "raw":
 				t.Mode = at.Mode
 				continue
 			}

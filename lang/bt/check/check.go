@@ -144,7 +144,7 @@ func (c *checker) infer() {
 		c.diags = slices.Clone(before)
 		c.changed = false
 		for _, m := range c.res.Maps {
-			m.Writers = 0
+			m.Writers, m.earlier = 0, m.Value != nil
 		}
 		for i, inst := range c.res.Funcs {
 			c.instance(inst, -1-i)

@@ -323,23 +323,6 @@ func (c *checker) address(e *syntax.Unary) *Type {
 	return &Type{Kind: Pointer, Size: 8, Elem: c.expr(e.X), Space: OwnSpace}
 }
 
-// spaceOf is the space that a field expression lies in.
-func (c *checker) spaceOf(e syntax.Expr) Space {
-	switch e := e.(type) {
-	case *syntax.Field:
-		t := c.info.Types[e.X]
-		if t != nil {
-			return t.Space
-		}
-	case *syntax.Index:
-		t := c.info.Types[e.X]
-		if t != nil {
-			return t.Space
-		}
-	}
-	return KernelSpace
-}
-
 func (c *checker) incDec(e *syntax.IncDec) *Type {
 	switch x := e.X.(type) {
 	case *syntax.Var:
@@ -662,6 +645,10 @@ func (c *checker) cast(e *syntax.Cast) *Type {
 		if xt.isInt() || xt.Kind == Array {
 			n := *t
 			n.Space = OwnSpace
+			if n.Len == 0 {
+				n.Len = xt.Size / max(n.Elem.Size, 1)
+				n.Size = n.Len * n.Elem.Size
+			}
 			return &n
 		}
 	case String:

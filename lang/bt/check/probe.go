@@ -141,6 +141,11 @@ func (c *checker) attachPoint(p *syntax.Probe, ap *syntax.AttachPoint, u use) (p
 		c.fieldErrorf(ap, pt, hook.FieldAddress, "unsafe", "a probe on a raw address of the kernel is only allowed with --unsafe")
 		return nil, false
 	}
+	if (pt.Kind == hook.Watchpoint || pt.Kind == hook.AsyncWatchpoint) && pt.Func != "" {
+		c.fieldErrorf(ap, pt, hook.FieldFunc, "unsupported-probe", "watchpoints on what an argument of a function points to are not there").
+			Notef("watchpoint:0xADDRESS:%d:%s watches an address; a uprobe on %s shows the argument", pt.Length, pt.Mode, pt.Func)
+		return nil, false
+	}
 	if err := c.hookFeature(pt); err != nil && !c.lacking[pt.Kind] {
 		// The code may be meant for another kernel: whether it can be attached
 		// shows when it is.

@@ -132,6 +132,8 @@ type Var struct {
 	Index int
 	// LoopVar is set for the variable of a for loop.
 	LoopVar bool
+	// earlier is set while its type is that of the round before.
+	earlier bool
 	// Hoisted is set when its first value was given in an inner block but it
 	// is used outside: it starts as zero.
 	Hoisted bool
@@ -156,6 +158,7 @@ type Map struct {
 	Writers            int // statements that write it
 	keySpan, valueSpan source.Span
 	noKey              bool
+	earlier            bool // while its value's type is that of the round before
 }
 
 // A Selection is the member that x.name means.

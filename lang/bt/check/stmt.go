@@ -100,6 +100,7 @@ func (c *checker) let(s *syntax.Let) {
 func (c *checker) declare(n *syntax.Var) *Var {
 	v := &Var{Name: n.Name, Decl: n.Loc, Index: len(c.info.ScratchVars)}
 	v.Type = c.known[c.varKey(v)]
+	v.earlier = v.Type != nil
 	c.info.ScratchVars = append(c.info.ScratchVars, v)
 	c.scope.vars[n.Name] = v
 	c.info.Vars[n] = v
@@ -112,7 +113,10 @@ func (c *checker) assignVar(v *Var, value syntax.Expr, t *Type) {
 		return
 	}
 	t = stored(t)
-	if v.Type == nil || v.Type.Kind == Invalid {
+	// What a pointer leads to may have become wider since the round before.
+	repointed := v.earlier && !v.Declared && v.Type.Kind == Pointer && t.Kind == Pointer
+	v.earlier = false
+	if v.Type == nil || v.Type.Kind == Invalid || repointed {
 		v.Type = t
 		return
 	}
@@ -309,7 +313,11 @@ func (c *checker) mapValue(m *Map, value syntax.Expr, t *Type) {
 		}
 	} else {
 		j = join(m.Value, t)
+		if m.earlier && m.Value.Kind == Pointer && t.Kind == Pointer {
+			j = t
+		}
 	}
+	m.earlier = false
 	if j == nil {
 		c.errorf(value.Span(), "type-mismatch", "%s holds %s, this is %s", m.Name, describe(m.Value), describe(t)).
 			NoteAt(m.valueSpan, "its type is given here")

@@ -286,7 +286,7 @@ func (p *parser) operand() Expr {
 	case tLparen:
 		return p.paren()
 	case tLbrace:
-		if p.body == 0 {
+		if p.body == 0 && p.parens == 0 {
 			break // the block of a probe, whose predicate is not closed
 		}
 		b := p.block()
@@ -476,6 +476,8 @@ func (p *parser) paren() Expr {
 	if p.at(tRparen) {
 		return &Tuple{Loc: open.To(p.advance().loc)}
 	}
+	p.parens++
+	defer func() { p.parens-- }()
 	if p.at(tIdent) && p.peek(1).kind == tAssign && !isKeyword(p.tok().text) {
 		return p.record(open)
 	}

@@ -58,10 +58,11 @@ type parser struct {
 	depth int
 	// bad is set by an error, and silences those that would follow from it
 	// until the parser has found its way again.
-	bad   bool
-	open  bool         // the last token is a literal that is not closed
-	roles map[int]role // by offset; nil unless for the formatter
-	body  int          // blocks around
+	bad    bool
+	open   bool         // the last token is a literal that is not closed
+	roles  map[int]role // by offset; nil unless for the formatter
+	body   int          // blocks around
+	parens int          // around the expression being read
 }
 
 func newState(opts Options, f *source.File) *state {

@@ -387,6 +387,9 @@ func AMD64(c Code) error {
 	}
 	a := &amd64{c: c, insns: insns}
 	var entries []edge
+	for _, e := range c.Starts {
+		entries = append(entries, edge{e, a.hosts(0)})
+	}
 	for _, e := range c.Entries {
 		entries = append(entries, edge{e, a.fresh(0)})
 	}
@@ -399,12 +402,15 @@ type amd64 struct {
 }
 
 // fresh is what is known where anything may come from: that the frame pointer
-// is a cage address, because the host checked it and nothing else writes it.
+// leads into the cage, because the host checked it and nothing else writes it.
 func (a *amd64) fresh(depth int) flow {
 	f := flow{depth: depth}
-	f.regs[xBP] = narrow
+	f.regs[xBP] = inCage
 	return f
 }
+
+// hosts is what is known where the host enters: nothing.
+func (a *amd64) hosts(depth int) flow { return flow{depth: depth} }
 
 func (a *amd64) step(at int, f flow) ([]edge, error) {
 	i := a.insns[at]
@@ -434,7 +440,7 @@ func (a *amd64) step(at int, f flow) ([]edge, error) {
 	out := &edges[0].flow
 	if i.form == fLea && i.rip {
 		// The address of a place where the run goes on.
-		edges = append(edges, edge{i.target, a.fresh(f.depth)})
+		edges = append(edges, edge{i.target, a.hosts(f.depth)})
 	}
 	if err := a.effect(&i, &f, out); err != nil {
 		return nil, err
@@ -465,6 +471,8 @@ func (a *amd64) operand(i *xinsn, f *flow) error {
 		if i.disp != 0 || f.depth < 0 {
 			return fmt.Errorf("access %d bytes from the top of the stack", i.disp)
 		}
+		return nil
+	case i.base == xBP && i.index == xNone && f.regs[xBP] == inCage && i.disp >= minCageOffset && i.disp <= maxCageOffs:
 		return nil
 	case i.base == xBase && i.index != xNone:
 		switch k := f.regs[i.index]; {
@@ -514,6 +522,9 @@ func (a *amd64) effect(i *xinsn, in, out *flow) error {
 			return nil
 		}
 		x, y := in.regs[i.rm], in.regs[i.reg]
+		if i.wide && i.reg == xBase {
+			return a.convert(i, x, out)
+		}
 		switch {
 		case i.wide && i.alu == xAnd && (x == narrow || y == narrow),
 			i.wide && (i.alu == xOr || i.alu == xXor) && x == narrow && y == narrow:
@@ -572,6 +583,10 @@ func (a *amd64) effect(i *xinsn, in, out *flow) error {
 		if i.rip {
 			return a.write(out, i.reg, unknown)
 		}
+		if i.reg == xBP && i.base == xBase && i.index == xBP && i.disp == 0 && in.regs[xBP] == narrow {
+			out.regs[xBP] = inCage
+			return nil
+		}
 		if i.index == xNone && i.base == i.reg && in.regs[i.base] == narrow && i.wide && i.disp >= minCageOffset && i.disp <= maxCageOffs {
 			return a.write(out, i.reg, narrowed)
 		}
@@ -596,6 +611,22 @@ func (a *amd64) effect(i *xinsn, in, out *flow) error {
 		return a.write(out, i.reg, result)
 	}
 	return errors.New("unknown effect")
+}
+
+// convert checks what is done with the cage's base: a cage address becomes a host
+// address in the frame pointer, or the other way around.
+func (a *amd64) convert(i *xinsn, was kind, out *flow) error {
+	switch {
+	case i.alu == xSub && was == inCage && i.rm == xBP:
+		out.regs[xBP] = narrow
+		return nil
+	case i.alu == xSub && was == inCage:
+		return a.write(out, i.rm, narrow)
+	case i.alu == xAdd && was == narrow && i.rm == xBP:
+		out.regs[xBP] = inCage
+		return nil
+	}
+	return errors.New("uses the cage's base in an unknown way")
 }
 
 // load checks the loads of registers that only the crossings may load.
@@ -631,7 +662,7 @@ func (a *amd64) immediate(i *xinsn, in, out *flow, result kind) error {
 		return nil
 	}
 	if i.rm == xBP {
-		if !i.wide && (i.op == xAdd || i.op == xSub) && int(i.imm) == a.c.State.FrameSize {
+		if i.wide && (i.op == xAdd || i.op == xSub) && int(i.imm) == a.c.State.FrameSize && in.regs[xBP] == inCage {
 			return nil
 		}
 		return errors.New("moves the frame pointer")

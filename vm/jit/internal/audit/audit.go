@@ -5,7 +5,8 @@ import "fmt"
 // Code is what is audited.
 type Code struct {
 	Text    []byte
-	Entries []int  // offsets where the host and calls enter
+	Starts  []int  // offsets where the host enters
+	Entries []int  // offsets where calls enter
 	State   Layout // of the State
 }
 
@@ -15,7 +16,8 @@ type Layout struct {
 	FP        int // r10
 	Base      int // the host address of the cage
 	SP        int // the stack pointer of the run
-	HostSP    int // and that of the goroutine
+	HostSP    int // and that of the goroutine; on arm64 the address to return to
+	Target    int // where a tail call goes
 	FrameSize int // by how much a call lowers r10; not an offset
 }
 
@@ -23,9 +25,14 @@ type Layout struct {
 type kind uint8
 
 const (
-	unknown  kind = iota
-	narrow        // the upper half is zero
-	narrowed      // the sum of such a number and 16 bits, sign extended
+	unknown    kind = iota
+	narrow          // the upper half is zero
+	narrowed        // the sum of such a number and 16 bits, sign extended
+	inCage          // the host address of a cage address
+	inCageNear      // the sum of such an address and a small number
+	small           // a constant that fits 16 bits, signed
+	target          // the code that a tail call goes to
+	link            // an address to return to
 )
 
 // A flow is what is known where an instruction starts.

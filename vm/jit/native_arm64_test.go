@@ -2,6 +2,6 @@
 
 package jit
 
-var auditedNative = audited(x86Generate, auditX86)
+var auditedNative = audited(a64Generate, auditA64)
 
 var trapBytes = []byte{trapFill}

@@ -1,0 +1,142 @@
+package verifier
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/skep-bpf/skep/internal/testenv"
+	"github.com/skep-bpf/skep/object"
+)
+
+// compile makes an object of a C file of testdata.
+func compile(t *testing.T, file string) []byte {
+	t.Helper()
+	clang := testenv.NeedTool(t, "clang")
+	out := filepath.Join(t.TempDir(), "out.o")
+	cmd := exec.Command(clang, "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wno-unused", "-c", file, "-o", out)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestClang judges programs that clang made, which the live kernel accepts.
+func TestClang(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedBPF(t)
+	data := compile(t, filepath.Join("testdata", "programs.c"))
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		t.Fatalf("the kernel does not take what this test relies on: %+v", err)
+	}
+	coll.Close()
+	o, err := object.Unmarshal(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := Programs(o, types)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(programs) != len(spec.Programs) {
+		t.Errorf("%d programs, want %d", len(programs), len(spec.Programs))
+	}
+	for _, p := range programs {
+		r := Verify(p, Config{Types: types})
+		t.Logf("%s: %d instructions, %d states", p.Name, r.Insns, r.States)
+		if r.Verdict != Accepted {
+			var text bytes.Buffer
+			_ = Render(&text, p, r.Err)
+			t.Errorf("%s: %v: %s", p.Name, r.Verdict, text.String())
+		}
+	}
+}
+
+// TestClangWrong judges programs with a mistake, each of which is found at the
+// line that says so.
+func TestClangWrong(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedBPF(t)
+	file := filepath.Join("testdata", "wrong.c")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][2]string{} // line number and category of a program
+	name := ""
+	for i, line := range strings.Split(string(text), "\n") {
+		if m := regexp.MustCompile(`^int (\w+)\(`).FindStringSubmatch(line); m != nil {
+			name = m[1]
+		}
+		if _, category, ok := strings.Cut(line, "// wrong: "); ok {
+			want[name] = [2]string{strconv.Itoa(i + 1), category}
+		}
+	}
+	data := compile(t, file)
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := object.Unmarshal(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := Programs(o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(programs) != len(want) {
+		t.Errorf("%d programs, want %d", len(programs), len(want))
+	}
+	for _, p := range programs {
+		one := spec.Copy()
+		for n := range one.Programs {
+			if n != p.Name {
+				delete(one.Programs, n)
+			}
+		}
+		if coll, err := ebpf.NewCollection(one); err == nil {
+			coll.Close()
+			t.Errorf("the kernel accepts %s", p.Name)
+		}
+		r := Verify(p, Config{})
+		if r.Verdict != Rejected {
+			t.Errorf("%s: %v (%v)", p.Name, r.Verdict, r.Err)
+			continue
+		}
+		line, _ := p.LineOf(r.Err.Insn)
+		if w := want[p.Name]; strconv.Itoa(line.Row) != w[0] || string(r.Err.Category) != w[1] {
+			t.Errorf("%s: rejected at line %d for %s (%v), want line %s, %s", p.Name, line.Row, r.Err.Category, r.Err, w[0], w[1])
+		}
+		var b bytes.Buffer
+		if err := Render(&b, p, r.Err); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{r.Err.Message, "wrong.c:" + want[p.Name][0], "   = state r", "   = help: "} {
+			if !strings.Contains(b.String(), part) {
+				t.Errorf("%s: the rendering lacks %q:\n%s", p.Name, part, b.String())
+			}
+		}
+	}
+}

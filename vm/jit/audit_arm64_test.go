@@ -1,7 +1,0 @@
-//go:build linux
-
-package jit
-
-var auditedNative generator = a64Generate
-
-var trapBytes = []byte{trapFill}
