@@ -42,8 +42,6 @@ var tracingHelpers = map[int32]helperFunc{
 	27:  stackID,
 	67:  getStack,
 	183: funcArg,
-	184: funcRet,
-	185: funcArgCount,
 }
 
 // readMemory reads what the host supplies; addresses below 2^32 are the vm's own
@@ -566,9 +564,6 @@ func funcArg(r *run) uint64 {
 	copy(to, from)
 	return 0
 }
-
-func funcRet(r *run) uint64      { return EOPNOTSUPP.result() }
-func funcArgCount(r *run) uint64 { return 12 }
 
 // getStack is bpf_get_stack: addresses of 8 bytes, innermost first.
 func getStack(r *run) uint64 {
