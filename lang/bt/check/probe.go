@@ -94,14 +94,16 @@ func (c *checker) probe(p *syntax.Probe) {
 	var points []Point
 	failed := false
 	u := usesOf(p)
+	var texts []string
 	for _, ap := range p.Points {
+		texts = append(texts, ap.Text)
 		list, ok := c.attachPoint(p, ap, u)
 		points = append(points, list...)
 		failed = failed || !ok
 	}
 	if len(points) == 0 {
 		if !failed && c.res.Config.MissingProbes == "error" {
-			c.errorf(p.Loc, "missing-probe", "none of the attach points exists on %s", c.target.Name())
+			c.errorf(p.Loc, "missing-probe", "none of the attach points exists on %s: %s", c.target.Name(), strings.Join(texts, ", "))
 		}
 		return
 	}
@@ -158,6 +160,14 @@ func (c *checker) attachPoint(p *syntax.Probe, ap *syntax.AttachPoint, u use) (p
 		d.Severity = source.Warning
 	}
 	expanded, err := hook.Expand(c.target, pt, hook.Options{Max: c.res.Config.MaxProbes, PID: c.opts.PID})
+	if isNotFound(err) {
+		if libc, ok := pt.Merged(); ok {
+			if found, err2 := hook.Expand(c.target, libc, hook.Options{Max: c.res.Config.MaxProbes, PID: c.opts.PID}); err2 == nil && len(found) > 0 {
+				c.warnf(ap.Loc, "merged-library", "%s is found in libc, which has had the functions of %s since glibc 2.34", found[0].Func, pt.Path)
+				pt, expanded, err = libc, found, nil
+			}
+		}
+	}
 	if err == nil && pt.Demangled {
 		expanded, err = c.demangled(expanded)
 	}
