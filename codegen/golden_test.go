@@ -1,6 +1,7 @@
 package codegen
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -153,4 +154,13 @@ func showFunc(b *strings.Builder, f *object.Func) {
 		}
 		fmt.Fprintf(b, "\t%s\n", text)
 	}
+}
+
+// listing is the assembly text of an object.
+func listing(obj *object.Object) string {
+	var b bytes.Buffer
+	for _, f := range obj.Funcs {
+		fmt.Fprintf(&b, "%s:\n%s", f.Name, isa.Sprint(f.Insns))
+	}
+	return b.String()
 }

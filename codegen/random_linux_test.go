@@ -9,8 +9,6 @@ import (
 	"testing"
 
 	"github.com/skep-bpf/skep/ir"
-	"github.com/skep-bpf/skep/isa"
-	"github.com/skep-bpf/skep/object"
 )
 
 var (
@@ -403,12 +401,4 @@ func oneRandom(t *testing.T, seed int64, section string, opts Options) int {
 		}
 	}
 	return len(l.code)
-}
-
-func listing(obj *object.Object) string {
-	var b bytes.Buffer
-	for _, f := range obj.Funcs {
-		fmt.Fprintf(&b, "%s:\n%s", f.Name, isa.Sprint(f.Insns))
-	}
-	return b.String()
 }
