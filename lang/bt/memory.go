@@ -464,6 +464,44 @@ func (g *gen) usymInto(dst, addr, probe *ir.Value) {
 // maxFrames is the number of frames of a kept stack.
 const maxFrames = 127
 
+// What the hash of a stack is computed on, offsets in bytes.
+const (
+	hashFrames = 0
+	hashValue  = 8
+	hashSize   = 16
+)
+
+// stackHasher is the function that takes one frame into the hash of a stack:
+// FNV-1a over whole frames, up to the first zero. The verifier looks at it once,
+// where a loop would cost it a way out for each frame.
+func (g *gen) stackHasher() *ir.Func {
+	const name = "hash_stack"
+	for _, f := range g.mod.Funcs {
+		if f.Name == name {
+			return f
+		}
+	}
+	f := g.mod.NewFunc(name, ir.Static, []ir.Type{ir.I64, framePtr}, ir.I64)
+	f.Pos = g.b.Pos
+	b := ir.NewBuilder(f)
+	i, state := f.Params()[0], f.Params()[1]
+	con := func(n int64) *ir.Value { return b.Const(ir.I64, n) }
+	frames := b.Load(ir.MemPtr(ir.SpaceStack, 8*(maxFrames+1)), b.Offset(state, hashFrames))
+	inside, mix, end := f.NewBlock("inside"), f.NewBlock("mix"), f.NewBlock("end")
+	b.If(b.Compare(ir.OpULt, i, con(maxFrames)), inside, end)
+	b.At(inside)
+	frame := b.Load(ir.I64, b.PtrAdd(frames, b.Binary(ir.OpShl, i, con(3))))
+	b.If(b.Compare(ir.OpNe, frame, con(0)), mix, end)
+	b.At(mix)
+	value := b.Offset(state, hashValue)
+	mixed := b.Binary(ir.OpMul, b.Binary(ir.OpXor, b.Load(ir.I64, value), frame), con(1099511628211))
+	b.Store(value, b.Binary(ir.OpXor, mixed, b.Binary(ir.OpLShr, mixed, con(29))))
+	b.Return(con(0))
+	b.At(end)
+	b.Return(con(1))
+	return f
+}
+
 // stackInto takes a stack, keeps its frames by a hash of them, and writes
 // the stack value to dst; see object.StackSize.
 func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
@@ -493,21 +531,11 @@ func (g *gen) stackInto(dst *ir.Value, t *check.Type) {
 	g.b.Jump(done, g.const64(0))
 	g.b.At(ok)
 
-	// FNV-1a over whole frames, up to the first zero.
-	head, body, kept := g.block("hash"), g.block("hash.frame"), g.block("hash.done")
-	i, h := head.NewParam(ir.I64, "i"), head.NewParam(ir.I64, "h")
-	g.b.Jump(head, g.const64(0), g.const64(-3750763034362895579))
-	g.b.At(head)
-	g.b.If(g.b.Compare(ir.OpULt, i, g.const64(8*int64(t.Len))), body, kept)
-	g.b.At(body)
-	frame := g.b.Load(ir.I64, g.b.PtrAdd(frames, i))
-	mixed := g.b.Binary(ir.OpMul, g.b.Binary(ir.OpXor, h, frame), g.const64(1099511628211))
-	mixed = g.b.Binary(ir.OpXor, mixed, g.b.Binary(ir.OpLShr, mixed, g.const64(29)))
-	next := g.block("hash.next")
-	g.b.If(g.b.Compare(ir.OpNe, frame, g.const64(0)), next, kept)
-	g.b.At(next)
-	g.b.Jump(head, g.b.Binary(ir.OpAdd, i, g.const64(8)), mixed)
-	g.b.At(kept)
+	state := g.b.Alloca(hashSize, nil, "hash")
+	g.b.Store(g.b.Offset(state, hashFrames), frames)
+	g.b.Store(g.b.Offset(state, hashValue), g.const64(-3750763034362895579))
+	g.helper(hLoop, g.const64(int64(t.Len)), g.b.FuncRef(g.stackHasher()), state, g.const64(0))
+	h := g.b.Load(ir.I64, g.b.Offset(state, hashValue))
 	key := g.b.Alloca(8, nil, "stack")
 	g.b.Store(key, h)
 	r := g.helper(hMapUpdate, g.b.Map(g.stacks), key, frames, g.const64(1)) // BPF_NOEXIST
