@@ -205,12 +205,12 @@ func (v *verifier) invalidateRef(id uint32) {
 // (check_reference_leak).
 func (v *verifier) leakedRefs() *Error {
 	f := v.st.frame()
-	if v.st.cur > 0 && !f.inCallback {
+	if v.st.cur > 0 && (!f.inCallback || !v.cfg.callbacksGiveBack()) {
 		return nil
 	}
 	for i := range v.st.refs {
 		r := &v.st.refs[i]
-		if r.kind != refPointer {
+		if r.kind != refPointer || f.inCallback && r.frame != v.st.cur {
 			continue
 		}
 		return v.fail("reference-leaked", -1, "what instruction %d acquired (reference %d) is not given back", r.insn, r.id)

@@ -6,6 +6,7 @@ import "github.com/skep-bpf/skep/abi"
 var (
 	linux6_12 = abi.Linux6_12
 	linux6_13 = abi.MakeVersion(6, 13)
+	linux6_14 = abi.MakeVersion(6, 14)
 	linux6_15 = abi.MakeVersion(6, 15)
 	linux6_17 = abi.MakeVersion(6, 17)
 	linux6_18 = abi.Linux6_18
@@ -13,6 +14,10 @@ var (
 
 // forksSigns: masks that are 0 or -1 are followed apart.
 func (c *Config) forksSigns() bool { return c.Kernel >= linux6_12 }
+
+// callbacksGiveBack: a callback gives back what it acquires before it returns,
+// not only the program before it ends (until Linux 6.14).
+func (c *Config) callbacksGiveBack() bool { return c.Kernel < linux6_14 }
 
 // cpus is how many processors a helper's result may name.
 func (c *Config) cpus() int {

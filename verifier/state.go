@@ -77,6 +77,9 @@ type ref struct {
 	insn int32 // where it was acquired
 	kind refKind
 	obj  uint32 // of a lock: the map or type it is in
+	// frame is the call depth where it was acquired: a callback gives back
+	// what it acquires, not what its caller holds.
+	frame int
 }
 
 type refKind uint8
@@ -228,7 +231,7 @@ func (f *frame) grow(n int) {
 // acquire adds a reference and returns its id.
 func (v *verifier) acquire(kind refKind, obj uint32) uint32 {
 	v.ids++
-	v.st.refs = append(v.st.refs, ref{id: v.ids, insn: int32(v.insn), kind: kind, obj: obj})
+	v.st.refs = append(v.st.refs, ref{id: v.ids, insn: int32(v.insn), kind: kind, obj: obj, frame: v.st.cur})
 	return v.ids
 }
 
