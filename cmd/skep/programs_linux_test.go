@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,6 +105,20 @@ func signalled() {
 		}
 	}
 	fmt.Println("got nothing")
+}
+
+// written looks at memory that it hands to the kernel in a system call, and says
+// what is there after it.
+func written() {
+	text := []byte("unchanged\x00")
+	for range 5000 {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_ACCESS, uintptr(unsafe.Pointer(&text[0])), 0, 0)
+		if text[0] != 'u' {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Printf("%s\n", text[:len(text)-1])
 }
 
 // showCapture is "skep-capture FILE": it prints the packets of a capture.

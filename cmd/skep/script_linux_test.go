@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 		"skep-capture": showCapture,
 		"pidns":        pidns,
 		"signalled":    signalled,
+		"written":      written,
 	})
 }
 
