@@ -112,7 +112,7 @@ func signalled() {
 func written() {
 	text := []byte("unchanged\x00")
 	for range 5000 {
-		_, _, _ = syscall.RawSyscall(syscall.SYS_ACCESS, uintptr(unsafe.Pointer(&text[0])), 0, 0)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_FACCESSAT, ^uintptr(99), uintptr(unsafe.Pointer(&text[0])), 0)
 		if text[0] != 'u' {
 			break
 		}
