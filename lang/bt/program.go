@@ -169,18 +169,12 @@ func (g *gen) rawSection() string {
 // its caller, and runs where the verifier knows the type of the pointer to
 // them: reads are loads there instead of calls of a helper.
 func (g *gen) typedSyscall() bool {
-	if !g.target.Feature(target.FeatureTypedRawTP).Have {
-		return false
-	}
-	if g.syscall == "sys_exit" {
-		return true // for the number of the call
-	}
+	reads := g.syscall == "sys_exit" // the number of the call
 	for _, s := range g.info.Fields {
-		if s.Arg != nil {
-			return true
-		}
+		reads = reads || s.Arg != nil
 	}
-	return false
+	// The feature is asked for last: to find out takes the kernel's types.
+	return reads && g.target.Feature(target.FeatureTypedRawTP).Have
 }
 
 // allRaw reports whether the kernel has raw tracepoints of the names of all
