@@ -147,14 +147,7 @@ func ringReserveDynptr(r *run) uint64 {
 	if rec == nil {
 		return EINVAL.result()
 	}
-	addr := t.address(rec)
-	r.own(addr, func(submit bool, flags uint64) {
-		state := ringDiscarded
-		if submit {
-			state = ringReady
-		}
-		t.commit(rec, state, flags)
-	})
+	addr := r.ownRecord(t, rec)
 	r.setDynptr(4, &dynptr{kind: dynRing, addr: addr, n: n, rec: rec, ring: t})
 	return 0
 }

@@ -559,25 +559,18 @@ func xdpAdjustMeta(r *run) uint64 {
 }
 
 func xdpLoadBytes(r *run) uint64 {
-	offset, n := uint32(r.arg(2)), uint32(r.arg(4))
-	to, ok := r.bytes(r.arg(3), uint64(n))
-	if !ok {
-		return r.badMemory(3)
-	}
-	b := r.payload()
-	if offset > 0xffff || n > 0xffff {
-		return EFAULT.result()
-	}
-	if int(offset)+int(n) > len(b) {
-		return EINVAL.result()
-	}
-	copy(to, b[offset:])
-	return 0
+	return r.xdpBytes(func(packet, memory []byte) { copy(memory, packet) })
 }
 
 func xdpStoreBytes(r *run) uint64 {
+	return r.xdpBytes(func(packet, memory []byte) { copy(packet, memory) })
+}
+
+// xdpBytes moves bytes between the packet, from the offset in r2, and the memory
+// at r3 of the size in r4.
+func (r *run) xdpBytes(move func(packet, memory []byte)) uint64 {
 	offset, n := uint32(r.arg(2)), uint32(r.arg(4))
-	from, ok := r.bytes(r.arg(3), uint64(n))
+	memory, ok := r.bytes(r.arg(3), uint64(n))
 	if !ok {
 		return r.badMemory(3)
 	}
@@ -588,7 +581,7 @@ func xdpStoreBytes(r *run) uint64 {
 	if int(offset)+int(n) > len(b) {
 		return EINVAL.result()
 	}
-	copy(b[offset:], from)
+	move(b[offset:], memory)
 	return 0
 }
 

@@ -319,6 +319,12 @@ func ringReserve(r *run) uint64 {
 	if rec == nil {
 		return 0
 	}
+	return uint64(r.ownRecord(t, rec))
+}
+
+// ownRecord makes a reserved record one that the run has to give back, and
+// returns its address.
+func (r *run) ownRecord(t *ringTable, rec *ringRecord) uint32 {
 	addr := t.address(rec)
 	r.own(addr, func(submit bool, flags uint64) {
 		state := ringDiscarded
@@ -327,7 +333,7 @@ func ringReserve(r *run) uint64 {
 		}
 		t.commit(rec, state, flags)
 	})
-	return uint64(addr)
+	return addr
 }
 
 func ringEnd(submit bool) helperFunc {

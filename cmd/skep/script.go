@@ -68,6 +68,17 @@ type input struct {
 	args   []string // what followed it
 }
 
+// readFile reads a file, or standard input for "-", and returns what to call it
+// in messages.
+func (a *app) readFile(name string) (string, []byte, error) {
+	if name == "-" {
+		data, err := io.ReadAll(a.stdin)
+		return "stdin", data, err
+	}
+	data, err := os.ReadFile(name)
+	return name, data, err
+}
+
 // read reads what the arguments name: -e, a file, or "-" for standard input.
 func (a *app) read(s *scriptFlags, args []string) (input, error) {
 	if s.execute != "" {
@@ -76,15 +87,8 @@ func (a *app) read(s *scriptFlags, args []string) (input, error) {
 	if len(args) == 0 {
 		return input{}, usagef("nothing to work on: give a script with -e, or a file")
 	}
-	name, rest := args[0], args[1:]
-	var data []byte
-	var err error
-	if name == "-" {
-		name = "stdin"
-		data, err = io.ReadAll(a.stdin)
-	} else {
-		data, err = os.ReadFile(name)
-	}
+	rest := args[1:]
+	name, data, err := a.readFile(args[0])
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) && strings.ContainsAny(name, " {") {
 			err = usagef("there is no file %q; a script on the command line goes behind -e", name)

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -71,14 +70,7 @@ the object cannot be read.`,
 
 // readObject reads an object file, or standard input for "-".
 func (a *app) readObject(name string) (*skep.Object, error) {
-	var data []byte
-	var err error
-	if name == "-" {
-		name = "stdin"
-		data, err = io.ReadAll(a.stdin)
-	} else {
-		data, err = os.ReadFile(name)
-	}
+	name, data, err := a.readFile(name)
 	if err != nil {
 		return nil, err
 	}

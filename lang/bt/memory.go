@@ -464,6 +464,19 @@ func (g *gen) usymInto(dst, addr, probe *ir.Value) {
 // maxFrames is the number of frames of a kept stack.
 const maxFrames = 127
 
+// step returns the function of that name that bpf_loop calls for each round, with
+// the index of the round and a state; made is set when it has its body already.
+func (g *gen) step(name string) (f *ir.Func, made bool) {
+	for _, f := range g.mod.Funcs {
+		if f.Name == name {
+			return f, true
+		}
+	}
+	f = g.mod.NewFunc(name, ir.Static, []ir.Type{ir.I64, framePtr}, ir.I64)
+	f.Pos = g.b.Pos
+	return f, false
+}
+
 // What the hash of a stack is computed on, offsets in bytes.
 const (
 	hashFrames = 0
@@ -476,13 +489,10 @@ const (
 // where a loop would cost it a way out for each frame.
 func (g *gen) stackHasher() *ir.Func {
 	const name = "hash_stack"
-	for _, f := range g.mod.Funcs {
-		if f.Name == name {
-			return f
-		}
+	f, made := g.step(name)
+	if made {
+		return f
 	}
-	f := g.mod.NewFunc(name, ir.Static, []ir.Type{ir.I64, framePtr}, ir.I64)
-	f.Pos = g.b.Pos
 	b := ir.NewBuilder(f)
 	i, state := f.Params()[0], f.Params()[1]
 	con := func(n int64) *ir.Value { return b.Const(ir.I64, n) }

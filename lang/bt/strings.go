@@ -166,13 +166,10 @@ func (g *gen) strstr(e *syntax.Call) *ir.Value {
 // up to yn bytes in a text of up to xn: it compares one byte.
 func (g *gen) searcher(xn, yn int) *ir.Func {
 	name := fmt.Sprintf("search_%d_%d", xn, yn)
-	for _, f := range g.mod.Funcs {
-		if f.Name == name {
-			return f
-		}
+	f, made := g.step(name)
+	if made {
+		return f
 	}
-	f := g.mod.NewFunc(name, ir.Static, []ir.Type{ir.I64, framePtr}, ir.I64)
-	f.Pos = g.b.Pos
 	b := ir.NewBuilder(f)
 	state := f.Params()[1]
 	con := func(n int64) *ir.Value { return b.Const(ir.I64, n) }

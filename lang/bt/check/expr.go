@@ -771,13 +771,7 @@ func (c *checker) field(e *syntax.Field) *Type {
 			}
 		}
 		c.errorf(e.Name.Loc, "unknown-field", "the probe %s has no argument %q", c.inst.Points[0].Name, e.Name.Text).
-			Suggest(source.Nearest(e.Name.Text, func(yield func(string) bool) {
-				for _, f := range xt.Fields {
-					if !yield(f.Name) {
-						return
-					}
-				}
-			}))
+			Suggest(source.Nearest(e.Name.Text, slices.Values(fieldNames(xt.Fields))))
 		return tInvalid
 	case Record:
 		for i, f := range xt.Fields {
@@ -786,14 +780,8 @@ func (c *checker) field(e *syntax.Field) *Type {
 				return f.Type
 			}
 		}
-		c.errorf(e.Name.Loc, "unknown-field", "the record has no field %q; it has %s", e.Name.Text, fieldNames(xt.Fields)).
-			Suggest(source.Nearest(e.Name.Text, func(yield func(string) bool) {
-				for _, f := range xt.Fields {
-					if !yield(f.Name) {
-						return
-					}
-				}
-			}))
+		c.errorf(e.Name.Loc, "unknown-field", "the record has no field %q; it has %s", e.Name.Text, strings.Join(fieldNames(xt.Fields), ", ")).
+			Suggest(source.Nearest(e.Name.Text, slices.Values(fieldNames(xt.Fields))))
 		return tInvalid
 	case Struct:
 		full, err := c.complete(xt.BTF)
@@ -1035,11 +1023,11 @@ func (c *checker) unknownType(span source.Span, name string, err error) {
 	d.Suggest(near)
 }
 
-// fieldNames lists the fields of a record for people.
-func fieldNames(fields []Field) string {
+// fieldNames are the names of fields, in their order.
+func fieldNames(fields []Field) []string {
 	var names []string
 	for _, f := range fields {
 		names = append(names, f.Name)
 	}
-	return strings.Join(names, ", ")
+	return names
 }
