@@ -2,8 +2,9 @@ package runner
 
 import (
 	"bytes"
-	"context"
-	"sync"
+	"errors"
+	"os"
+	"time"
 
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/object"
@@ -12,28 +13,23 @@ import (
 // openBuffers reads the buffers that the manifest does not describe by
 // events, and what programs print with bpf_printk. They belong to objects that
 // other compilers made.
-func (r *run) openBuffers(ctx context.Context) (func(), error) {
-	var open []machine.Records
-	var wg sync.WaitGroup
+func (r *run) openBuffers() (func(), error) {
 	closeAll := func() {
-		for _, rec := range open {
-			rec.SetDeadline(past)
-			rec.Close()
+		r.stopReaders()
+		for _, b := range r.buffers {
+			b.Close()
 		}
-		wg.Wait()
 	}
 	read := func(rec machine.Records, deliver func(data []byte) error) {
-		open = append(open, rec)
-		wg.Go(func() {
-			for ctx.Err() == nil {
+		r.buffers = append(r.buffers, buffer{rec, deliver})
+		r.readers.Go(func() {
+			for {
 				data, err := rec.Read()
 				if err != nil {
 					return
 				}
 				data = bytes.Clone(data)
-				if !r.do(func() error { return deliver(data) }) {
-					return
-				}
+				r.later(func() error { return deliver(data) })
 			}
 		})
 	}
@@ -58,6 +54,44 @@ func (r *run) openBuffers(ctx context.Context) (func(), error) {
 		})
 	}
 	return closeAll, nil
+}
+
+// A buffer is one that another compiler's object has, and what takes its records.
+type buffer struct {
+	machine.Records
+	deliver func(data []byte) error
+}
+
+// stopReaders ends the reading of buffers side by side with the run.
+func (r *run) stopReaders() {
+	for _, b := range r.buffers {
+		b.SetDeadline(past)
+	}
+	r.readers.Wait()
+}
+
+// drainBuffers delivers what buffers still hold once nothing is attached.
+func (r *run) drainBuffers() error {
+	r.stopReaders()
+	if err := r.work(); err != nil {
+		return err
+	}
+	for _, b := range r.buffers {
+		for b.Pending() > 0 {
+			b.SetDeadline(time.Now().Add(100 * time.Millisecond))
+			data, err := b.Read()
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if err := b.deliver(data); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // packetHead is the size of what stands before a packet; see object.Buffer.

@@ -103,6 +103,9 @@ type run struct {
 	testing     bool // a test runs, and
 	failed      bool // an assertion of it failed
 
+	buffers []buffer // apart from records
+	readers sync.WaitGroup
+
 	mu      sync.Mutex
 	records machine.Records
 	stopped bool
@@ -261,7 +264,7 @@ func (r *run) all(parent context.Context) error {
 	if r.Only != "" {
 		return r.finish(r.runOnly(ctx))
 	}
-	closeBuffers, err := r.openBuffers(ctx)
+	closeBuffers, err := r.openBuffers()
 	if err != nil {
 		return err
 	}
@@ -341,6 +344,9 @@ func (r *run) finish(err error) error {
 	errs := []error{r.detach()}
 	if r.child != nil {
 		r.result.ChildCode = r.child.end()
+	}
+	if err := r.drainBuffers(); err != nil {
+		return errors.Join(append(errs, err)...)
 	}
 	if err := r.drain(true); err != nil {
 		return errors.Join(append(errs, err)...)
@@ -514,6 +520,14 @@ func (r *run) do(f func() error) bool {
 	r.mu.Unlock()
 	r.wake()
 	return true
+}
+
+// later has the loop run f, or the end of the run when it has ended already.
+func (r *run) later(f func() error) {
+	r.mu.Lock()
+	r.queue = append(r.queue, f)
+	r.mu.Unlock()
+	r.wake()
 }
 
 // sleepUntil sets the deadline of the next read, unless there is something
