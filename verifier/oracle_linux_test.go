@@ -47,6 +47,7 @@ type answer struct {
 	errno    unix.Errno
 	log      string
 	category Category // of a rejection; "" if the log names none that is known
+	pattern  string   // of the message by which the category is known
 	insn     int
 	ns       int
 	insns    int
@@ -240,7 +241,7 @@ func (a *answer) read() {
 	for i := len(lines) - 1; i >= 0; i-- {
 		for _, m := range kernelMessages {
 			if m.re.MatchString(lines[i]) {
-				a.category = m.category
+				a.category, a.pattern = m.category, m.re.String()
 				if m.insn {
 					if n := atInsn.FindStringSubmatch(lines[i]); n != nil {
 						a.insn, _ = strconv.Atoi(n[1])
