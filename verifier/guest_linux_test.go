@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/internal/testenv"
@@ -17,7 +18,13 @@ const guestSettings = "/generated"
 // TestGuests has Linux 6.1 and 6.12 judge the corpus and generated programs,
 // under each set of capabilities, and holds our profiles against them.
 func TestGuests(t *testing.T) {
-	cfg := guest.Config{Files: guest.Files{"testdata": "testdata"}}
+	cfg := guest.Config{
+		Files: guest.Files{"testdata": "testdata"},
+		// Guests start without mitigations, where nothing is refused for the
+		// sake of what a processor may guess.
+		Cmdline: "mitigations=auto",
+		Timeout: 5 * time.Minute,
+	}
 	if testenv.InGuest() == "" {
 		file := filepath.Join(t.TempDir(), "generated")
 		if err := os.WriteFile(file, fmt.Appendf(nil, "%d %d %d", *guestGenerated, *seed, *showMax), 0o644); err != nil {

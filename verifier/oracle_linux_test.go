@@ -192,6 +192,12 @@ func (o *kernelOracle) loadRaw(code []byte, p *Program, c Caps, flags uint32) (*
 	a := &answer{insn: -1}
 	err := withCaps(c, func() {
 		fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		for range 20 {
+			if errno != unix.EAGAIN { // a signal of Go's scheduler came in between
+				break
+			}
+			fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		}
 		a.errno = errno
 		if errno == 0 {
 			a.accepted = true
