@@ -117,6 +117,9 @@ func (v *verifier) push(insn, prev int, speculative bool) (*state, *Error) {
 // step does one instruction.
 func (v *verifier) step(in *insnInfo) (next, *Error) {
 	op := in.op
+	if v.cfg.unknownForm(op) {
+		return 0, v.fail("invalid-instruction", -1, "Linux %s does not have this form of the instruction", v.cfg.Kernel)
+	}
 	switch op.Class() {
 	case isa.ClassALU, isa.ClassALU64:
 		return nextInsn, v.arithmetic(op)

@@ -148,7 +148,7 @@ func (h *Hook[T]) Fire(ctx context.Context, v *T) (result uint32, err error) {
 // moment; ran is false where none is.
 func (l *HookLink) run(ctx context.Context, b []byte) (result uint32, ran bool, err error) {
 	for p := l.prog.Load(); p != nil; {
-		result, err := p.runBytes(ctx, b)
+		result, err := p.Call(ctx, b)
 		now := l.prog.Load()
 		if now == p || !errors.Is(err, ErrClosed) {
 			return result, true, err
@@ -156,18 +156,4 @@ func (l *HookLink) run(ctx context.Context, b []byte) (result uint32, ran bool, 
 		p = now
 	}
 	return 0, false, nil
-}
-
-// runBytes runs the program once over a context, and copies it back.
-func (p *Program) runBytes(ctx context.Context, b []byte) (uint32, error) {
-	r, err := p.acquire(ctx, -1)
-	if err != nil {
-		return 0, err
-	}
-	to := r.contextBytes(len(b))
-	copy(to, b)
-	v, err := r.exec(ctx, p, uint64(r.context), 0)
-	copy(b, to)
-	r.release()
-	return uint32(v), err
 }
