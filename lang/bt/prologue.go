@@ -6,6 +6,7 @@ import (
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
+	"github.com/skep-bpf/skep/target"
 )
 
 // prologue is what runs before the filter and the body: it leaves the program
@@ -145,6 +146,9 @@ func (g *gen) probeIndex() *ir.Value {
 	}
 	if len(g.inst.Points) == 1 {
 		return g.const64(int64(g.probeOf[g.inst.Points[0].String()]))
+	}
+	if g.raw {
+		g.feature(target.FeatureRawTPCookie)
 	}
 	return g.helper(hAttachCookie, g.ctx)
 }
