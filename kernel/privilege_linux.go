@@ -205,8 +205,7 @@ func createToken(path string) (int, error) {
 		return -1, fmt.Errorf("the BPF token of %s cannot be had: %w", path, named(err))
 	}
 	defer unix.Close(dir)
-	attr := struct{ flags, dir uint32 }{0, uint32(dir)}
-	fd, err := sysBPF(cmdTokenCreate, &attr)
+	fd, err := sysBPF(cmdTokenCreate, &attrToken{bpffs: uint32(dir)})
 	switch {
 	case err == nil:
 		return fd, nil

@@ -95,6 +95,7 @@ type run struct {
 	files   captures
 	links   []held
 	seen    map[object.Loss]uint64
+	zeroed  map[string]bool // maps without keys that had a value when they were set to zero
 	checked time.Time   // losses were looked at
 	asked   time.Time   // missed runs were asked for
 	last    machine.Var // see object.LastRecordVar; nil when there is none

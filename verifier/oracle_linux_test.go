@@ -47,6 +47,7 @@ type answer struct {
 	errno    unix.Errno
 	log      string
 	category Category // of a rejection; "" if the log names none that is known
+	pattern  string   // of the message by which the category is known
 	insn     int
 	ns       int
 	insns    int
@@ -191,6 +192,12 @@ func (o *kernelOracle) loadRaw(code []byte, p *Program, c Caps, flags uint32) (*
 	a := &answer{insn: -1}
 	err := withCaps(c, func() {
 		fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		for range 20 {
+			if errno != unix.EAGAIN { // a signal of Go's scheduler came in between
+				break
+			}
+			fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		}
 		a.errno = errno
 		if errno == 0 {
 			a.accepted = true
@@ -240,7 +247,7 @@ func (a *answer) read() {
 	for i := len(lines) - 1; i >= 0; i-- {
 		for _, m := range kernelMessages {
 			if m.re.MatchString(lines[i]) {
-				a.category = m.category
+				a.category, a.pattern = m.category, m.re.String()
 				if m.insn {
 					if n := atInsn.FindStringSubmatch(lines[i]); n != nil {
 						a.insn, _ = strconv.Atoi(n[1])

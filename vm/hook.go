@@ -133,7 +133,7 @@ func (h *Hook[T]) Fire(ctx context.Context, v *T) (result uint32, err error) {
 			continue
 		}
 		b := unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
-		result, err = p.runBytes(ctx, b)
+		result, err = p.Call(ctx, b)
 		if errors.Is(err, ErrClosed) && l.prog.Load() != p {
 			err = nil // it was replaced or detached this moment
 			continue
@@ -146,18 +146,4 @@ func (h *Hook[T]) Fire(ctx context.Context, v *T) (result uint32, err error) {
 		}
 	}
 	return result, nil
-}
-
-// runBytes runs the program once over a context, and copies it back.
-func (p *Program) runBytes(ctx context.Context, b []byte) (uint32, error) {
-	r, err := p.acquire(ctx, -1)
-	if err != nil {
-		return 0, err
-	}
-	to := r.contextBytes(len(b))
-	copy(to, b)
-	v, err := r.exec(ctx, p, uint64(r.context), 0)
-	copy(b, to)
-	r.release()
-	return uint32(v), err
 }

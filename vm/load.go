@@ -17,6 +17,7 @@ import (
 
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/isa"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/vm/engine"
 )
 
@@ -404,7 +405,6 @@ func (l *linker) instruction(p *Program, in *asm.Instruction, symbols map[string
 	}
 	jump := in.OpCode.Class().IsJump() && ref != ""
 	one := *in
-	one.Metadata = asm.Metadata{}
 	if jump {
 		at, ok := symbols[ref]
 		if !ok {
@@ -416,20 +416,7 @@ func (l *linker) instruction(p *Program, in *asm.Instruction, symbols map[string
 			one.Offset = int16(d)
 		}
 	}
-	if one.OpCode.Class() == asm.StClass && one.OpCode.AtomicOp() == asm.InvalidAtomic {
-		// Package ebpf does not marshal a store of 64 bits.
-		size, _ := isa.SizeOf(one.OpCode.Size().Sizeof())
-		return isa.StoreImm(size, isa.Register(one.Dst), one.Offset, int32(one.Constant)), -1, nil
-	}
-	var buf bytes.Buffer
-	if _, err = one.Marshal(&buf, nativeOrder()); err != nil {
-		return out, -1, err
-	}
-	if in.OpCode.Class() == asm.StXClass && in.OpCode.Mode() == asm.AtomicMode {
-		// The operation is what package ebpf keeps above the opcode.
-		binary.NativeEndian.PutUint32(buf.Bytes()[4:], uint32(in.OpCode.AtomicOp()>>8))
-	}
-	out, _, err = isa.DecodeOne(buf.Bytes(), nativeOrder())
+	out, err = object.FromAsm(one)
 	return out, -1, err
 }
 

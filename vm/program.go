@@ -33,6 +33,7 @@ type Program struct {
 	calls  []engine.Call
 	hosts  []helperFunc // what calls lead to
 	maps   []*Map
+	pace   pace
 
 	mu     sync.Mutex
 	refs   int // of the host, of program arrays and of hooks
@@ -89,6 +90,7 @@ var programIDs atomic.Uint32
 
 func (vm *VM) addProgram(p *Program) error {
 	p.id = programIDs.Add(1)
+	p.pace.budget.Store(engine.Quantum)
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	if vm.closed {
@@ -212,6 +214,7 @@ func (p *Program) RunContext(ctx context.Context, opts *RunOptions) (Result, err
 		return Result{}, fmt.Errorf("program %s: %w", p.name, err)
 	}
 	defer r.dropInput(&in)
+	r.prog = p
 	res := Result{Runs: max(1, int(opts.Repeat))}
 	start := time.Now()
 	for range res.Runs {
@@ -234,7 +237,38 @@ func (p *Program) Call(ctx context.Context, arg []byte) (uint32, error) {
 	if len(arg) > contextSize || !p.kind.plain {
 		return 0, fmt.Errorf("program %s of type %s cannot be called with %d bytes: %w", p.name, p.typ, len(arg), EINVAL)
 	}
-	return p.runBytes(ctx, arg)
+	// What this calls is inlined, but for what is rare.
+	r := p.vm.lastRun()
+	if taken := r.try(); !taken || p.closed.Load() {
+		if taken {
+			r.release()
+		}
+		var err error
+		if r, err = p.acquire(ctx, -1); err != nil {
+			return 0, err
+		}
+	}
+	if len(arg) > 0 {
+		copy(r.contextBytes(len(arg)), arg)
+	}
+	s := r.begin(uint64(r.context), 0, p.pace.quantum())
+	exit := engine.Exit(0)
+	if r.starts++; r.starts%watchStarts != 0 {
+		exit = p.code.Enter(s)
+	} else {
+		exit = r.enterWatched(p)
+	}
+	if exit != engine.Done {
+		if err := r.finishElseRelease(ctx, p); err != nil {
+			return 0, err
+		}
+	}
+	v := uint32(s.Regs[0])
+	if len(arg) > 0 {
+		copy(arg, r.contextBytes(len(arg)))
+	}
+	r.release()
+	return v, nil
 }
 
 // acquire takes a virtual processor for a run of the program. While it is

@@ -97,7 +97,7 @@ func (a *app) bpftrace(cmd *cobra.Command, b *bpftraceFlags, args []string) erro
 	case b.warnings > 0 && a.noWarnings:
 		return usagef("-k and --no-warnings exclude each other")
 	}
-	b.live = b.warnings > 0
+	b.live, b.blank = b.warnings > 0, true
 	if b.pidText != "" {
 		pid, err := strconv.ParseUint(b.pidText, 0, 22)
 		if err != nil {

@@ -43,6 +43,7 @@ type runFlags struct {
 	test     bool
 	bench    bool
 	filter   string
+	blank    bool // see text.Printer
 }
 
 func (r *runFlags) add(cmd *cobra.Command, a *app) {
@@ -314,7 +315,7 @@ func (a *app) printer(out io.Writer, r *runFlags, obj *skep.Object, terminal boo
 		return p
 	}
 	p := text.New(out, a.stderr, terminal)
-	p.File, p.Quiet = name, r.quiet
+	p.File, p.Quiet, p.Blank = name, r.quiet, r.blank
 	return p
 }
 

@@ -116,6 +116,16 @@ func (c *code) Start(s *engine.State, fn int) error {
 	return nil
 }
 
+// Enter implements [engine.Code].
+func (c *code) Enter(s *engine.State) engine.Exit {
+	if c.Start(s, 0) != nil {
+		s.Exit, s.Arg = engine.Fault, uint32(engine.FaultStack)
+		return engine.Fault
+	}
+	s.Exit = c.engine.run(s, c)
+	return s.Exit
+}
+
 // Tail implements [engine.Code].
 func (c *code) Tail(s *engine.State) {
 	s.Stack[s.SP+frameLoops] = 0
