@@ -81,7 +81,7 @@ func (l *specLinker) program(s *ebpf.ProgramSpec) (*Program, error) {
 			}
 			p.Funcs = append(p.Funcs, Func{Name: name, Start: slots[i], Global: f != nil && f.Linkage == btf.GlobalFunc, Type: f})
 		}
-		if line, ok := ins.Source().(*btf.Line); ok {
+		if line, ok := ins.Source().(*btf.Line); ok && line.LineNumber() > 0 {
 			p.Lines = append(p.Lines, Line{
 				Slot: slots[i], File: line.FileName(), Row: int(line.LineNumber()), Col: int(line.LineColumn()), Text: line.Line(),
 			})
