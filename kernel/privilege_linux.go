@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/abi"
@@ -64,7 +63,7 @@ func MayTrace() error {
 		return errors.New("this process lacks " + missing)
 	}
 	// Capabilities in a user namespace, or in a container, may be worth nothing.
-	err := load(&ebpf.ProgramSpec{Type: ebpf.RawTracepoint}, nil)
+	err := probeProgram{typ: abi.ProgRawTracepoint}.load()
 	if errors.Is(err, fs.ErrPermission) {
 		return errors.New("the kernel lets this process load no programs")
 	}

@@ -66,14 +66,16 @@ func (vm *VM) LoadFile(name string, o *LoadOptions) (*Collection, error) {
 
 // LoadObject loads the bytes of an object file.
 func (vm *VM) LoadObject(elf []byte, o *LoadOptions) (*Collection, error) {
-	spec, err := readSpec(elf)
+	spec, err := ReadSpec(elf)
 	if err != nil {
 		return nil, err
 	}
 	return vm.Load(spec, o)
 }
 
-func readSpec(elf []byte) (spec *ebpf.CollectionSpec, err error) {
+// ReadSpec reads an object file as package ebpf does, but fails for damaged ones
+// that would make it panic.
+func ReadSpec(elf []byte) (spec *ebpf.CollectionSpec, err error) {
 	// The reader of package ebpf is not made for hostile files.
 	defer func() {
 		if r := recover(); r != nil {
@@ -128,7 +130,13 @@ func (vm *VM) load(c *Collection, spec *ebpf.CollectionSpec, o *LoadOptions) err
 		}
 		c.Maps[name] = made
 		if !holdsObjects(m) {
-			if err := made.fill(m.Contents); err != nil {
+			contents := m.Contents
+			if data, ok, err := object.DataSection(spec, name); err != nil {
+				return err
+			} else if ok {
+				contents = []ebpf.MapKV{{Key: uint32(0), Value: data}}
+			}
+			if err := made.fill(contents); err != nil {
 				return fmt.Errorf("map %s: %w", name, err)
 			}
 		}

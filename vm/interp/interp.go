@@ -34,6 +34,7 @@ type code struct {
 	engine  *Engine
 	program *engine.Program
 	insns   []insn
+	real    []insn // of a [Stepper], whose insns are stops
 	number  uint64 // in Engine.codes; what a frame remembers of its program
 }
 
@@ -217,6 +218,9 @@ func (e *Engine) run(s *engine.State, c *code) engine.Exit {
 					s.Regs[0] += uint64(s.CPU * call.Stride)
 				}
 			}
+		case opStop:
+			s.ResumePC = index(first, ip) - 1
+			return stepped
 		case opPacketAbs:
 			s.Regs[0] = uint64(in.imm)
 			s.Arg = uint32(in.size)
