@@ -91,7 +91,7 @@ var programIDs atomic.Uint32
 
 func (vm *VM) addProgram(p *Program) error {
 	p.id = programIDs.Add(1)
-	p.pace.budget.Store(engine.Quantum)
+	p.pace.begin()
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	if vm.closed {
