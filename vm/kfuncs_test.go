@@ -57,5 +57,12 @@ func TestKernelFunctions(t *testing.T) {
 		if got, _, err := c.Programs["dynptr"].Test(packet); err != nil || got != uint32(len(packet))<<8|2 {
 			t.Errorf("dynptr returns %#x, %v", got, err)
 		}
+		if got, _, err := c.Programs["copy"].Test(packet); err != nil || got != 0 {
+			t.Errorf("copy returns %d, %v", got, err)
+		}
+		var b [32]byte
+		if err := c.Variables["bytes"].Get(&b); err != nil || string(b[:8]) != "\x01\x01\x02\x03\x04\x09\x09\x00" {
+			t.Errorf("copied % x, %v", b[:8], err)
+		}
 	})
 }

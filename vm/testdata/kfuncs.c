@@ -16,7 +16,11 @@ extern int *bpf_iter_num_next(struct bpf_iter_num *it) __ksym;
 extern void bpf_iter_num_destroy(struct bpf_iter_num *it) __ksym;
 extern int bpf_dynptr_from_xdp(struct xdp_md *xdp, u64 flags, struct bpf_dynptr *ptr) __ksym;
 extern u32 bpf_dynptr_size(const struct bpf_dynptr *ptr) __ksym;
+extern int bpf_dynptr_copy(struct bpf_dynptr *dst, u32 dst_off, struct bpf_dynptr *src, u32 src_off, u32 size) __ksym;
+extern int bpf_dynptr_memset(struct bpf_dynptr *ptr, u32 offset, u32 size, u8 val) __ksym;
 extern void *bpf_dynptr_slice(const struct bpf_dynptr *ptr, u32 offset, void *buffer, u32 size) __ksym;
+
+static long (*bpf_dynptr_from_mem)(void *data, u32 size, u64 flags, struct bpf_dynptr *ptr) = (void *)197;
 
 struct node { struct node *next; u64 value; };
 
@@ -88,6 +92,22 @@ SEC("xdp") int dynptr(struct xdp_md *ctx)
 		return 1;
 	b = bpf_dynptr_slice(&p, 14, buffer, 4);
 	return b ? bpf_dynptr_size(&p) << 8 | b[1] : 2;
+}
+
+char bytes[32];
+
+// The packet's bytes 14 to 17, shifted by one, and two more that are the same.
+SEC("xdp") int copy(struct xdp_md *ctx)
+{
+	struct bpf_dynptr p, to;
+
+	if (bpf_dynptr_from_xdp(ctx, 0, &p) || bpf_dynptr_from_mem(bytes, sizeof(bytes), 0, &to))
+		return 1;
+	if (bpf_dynptr_copy(&to, 0, &p, 14, 4) || bpf_dynptr_copy(&to, 1, &to, 0, 4) || bpf_dynptr_memset(&to, 5, 2, 9))
+		return 2;
+	if (bpf_dynptr_copy(&to, 30, &p, 0, 3) != -7 || bpf_dynptr_memset(&to, 31, 2, 1) != -7)
+		return 3;
+	return 0;
 }
 
 char _license[] SEC("license") = "GPL";
