@@ -95,9 +95,11 @@ type run struct {
 	files   captures
 	links   []held
 	seen    map[object.Loss]uint64
-	checked time.Time   // losses were looked at
-	asked   time.Time   // missed runs were asked for
 	last    machine.Var // see object.LastRecordVar; nil when there is none
+	// When losses were looked at and missed runs were asked for, and how long to
+	// wait until that is done again.
+	checked, asked         time.Time
+	lossPause, missedPause time.Duration
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
 	testing     bool // a test runs, and
@@ -613,6 +615,7 @@ func (r *run) loop(ctx context.Context) error {
 			if err := r.record(data); err != nil {
 				return err
 			}
+			r.lossPause = lossInterval
 			if r.wanted.Load() {
 				break
 			}
