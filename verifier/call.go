@@ -30,6 +30,8 @@ type callMeta struct {
 	changes    bool   // packets may move
 	// keyInRange: the key is a constant that the array has.
 	keyInRange bool
+	// callback is a function that is followed once, when the helper was called.
+	callback *frame
 }
 
 // protoOf is how the program may call a helper, or nil.
@@ -61,7 +63,7 @@ func (v *verifier) call(op isa.Instruction) (next, *Error) {
 	case isa.CallKernel:
 		return v.callKfunc(op)
 	}
-	return nextInsn, v.callHelper(op)
+	return v.callHelper(op)
 }
 
 func lockHelper(id int64) bool {
@@ -69,14 +71,14 @@ func lockHelper(id int64) bool {
 }
 
 // callHelper does a call of a helper (check_helper_call).
-func (v *verifier) callHelper(op isa.Instruction) *Error {
+func (v *verifier) callHelper(op isa.Instruction) (next, *Error) {
 	h := abi.HelperByID(int32(op.Imm))
 	if h == nil || h.Since > v.cfg.Kernel {
-		return v.fail("unknown-helper", -1, "Linux %s has no helper %d", v.cfg.Kernel, op.Imm)
+		return 0, v.fail("unknown-helper", -1, "Linux %s has no helper %d", v.cfg.Kernel, op.Imm)
 	}
 	c, ok := h.Call(v.cfg.Kernel, v.prog.Type)
 	if !ok {
-		return v.fail("helper-not-allowed", -1, "programs of type %s cannot call %s", v.prog.Type, h.Name)
+		return 0, v.fail("helper-not-allowed", -1, "programs of type %s cannot call %s", v.prog.Type, h.Name)
 	}
 	proto := c.Proto
 	if v.prog.Sleepable && c.Sleepable != nil {
@@ -88,60 +90,67 @@ func (v *verifier) callHelper(op isa.Instruction) *Error {
 			has = v.cfg.Caps.perfmon()
 		}
 		if !has {
-			return v.fail("helper-not-allowed", -1, "calling %s needs %s", h.Name, c.Capability)
+			return 0, v.fail("helper-not-allowed", -1, "calling %s needs %s", h.Name, c.Capability)
 		}
 	}
 	if c.Conditional {
 		if err := v.conditionalHelper(h); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if proto.GPLOnly && !gplCompatible(v.prog.License) {
-		return v.fail("helper-gpl", -1, "%s can be called by programs under a GPL-compatible licence only, and this one's is %q", h.Name, v.prog.License)
+		return 0, v.fail("helper-gpl", -1, "%s can be called by programs under a GPL-compatible licence only, and this one's is %q", h.Name, v.prog.License)
 	}
 	if proto.MightSleep && !v.mayBeAsleep() {
-		return v.fail("helper-sleeps", -1, "%s may sleep, and the program may not", h.Name)
+		return 0, v.fail("helper-sleeps", -1, "%s may sleep, and the program may not", h.Name)
 	}
 	if proto.MightSleep && v.st.rcu > 0 {
-		return v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called between bpf_rcu_read_lock and unlock", h.Name)
+		return 0, v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called between bpf_rcu_read_lock and unlock", h.Name)
 	}
 	if proto.MightSleep && v.st.preempt > 0 {
-		return v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called with preemption disabled", h.Name)
+		return 0, v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called with preemption disabled", h.Name)
 	}
 	meta := callMeta{helper: h, proto: proto, m: -1}
 	for i := range proto.Args {
 		if err := v.argument(i, &meta); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := v.recordMap(&meta); err != nil {
-		return err
+		return 0, err
 	}
 	if meta.raw.size > 0 {
 		if err := v.clobberStack(&meta.raw); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if meta.release != 0 {
 		if err := v.release(&meta); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	meta.changes = changesPacket(h)
 	if err := v.helperSpecial(&meta); err != nil {
-		return err
+		return 0, err
 	}
 	v.scratchCaller(v.st.frame())
 	if err := v.helperResult(&meta); err != nil {
-		return err
+		return 0, err
 	}
 	if err := v.mapFits(&meta); err != nil {
-		return err
+		return 0, err
 	}
 	if meta.changes {
 		v.forgetPackets()
 	}
-	return nil
+	if f := meta.callback; f != nil {
+		st := v.st
+		st.cur++
+		st.frames[st.cur] = f
+		v.insn = v.subprogs[f.subprog].start
+		return nextHere, nil
+	}
+	return nextInsn, nil
 }
 
 // mayBeAsleep reports whether the code that runs may sleep.
@@ -290,7 +299,7 @@ func (v *verifier) helperSpecial(meta *callMeta) *Error {
 			return err
 		}
 		f := v.st.frame()
-		if uint64(f.callbackDepth) < regs[1].UMax {
+		if uint64(f.callbackDepth) < regs[1].UMax || !v.cfg.callbacksRepeat() {
 			return v.pushCallback(meta, callbackLoop)
 		}
 		f.callbackDepth = 0
@@ -339,6 +348,9 @@ func (v *verifier) helperResult(meta *callMeta) *Error {
 	case abi.RetPtrToMem:
 		*r0 = pointer(ptrMem, f, meta.memSize)
 	case abi.RetPtrToAllocMem:
+		if f&alloc != 0 { // as Linux 6.1 calls records of ring buffers
+			f = f&^alloc | ringbufMem
+		}
 		*r0 = pointer(ptrMem, f, meta.memSize)
 	case abi.RetPtrToBTFID, abi.RetPtrToMemOrBTFID:
 		if err := v.btfResult(meta, r0, f); err != nil {
@@ -398,7 +410,7 @@ func (v *verifier) refineResult(meta *callMeta, r *reg) {
 	case helperGetStack, helperGetTaskStack, helperProbeReadStr, helperProbeReadKernelStr, helperProbeReadUserStr:
 		r.SMax, r.S32Max = int64(meta.maxSize), int32(meta.maxSize)
 		r.SMin, r.S32Min = -maxErrno, -maxErrno
-		r.Sync()
+		v.rules.Sync(&r.Scalar)
 		v.sane(r)
 	case helperGetSMPProcessorID:
 		if v.cfg.Kernel < linux6_12 {
@@ -408,7 +420,7 @@ func (v *verifier) refineResult(meta *callMeta, r *reg) {
 		r.Scalar = domain.Unknown
 		r.UMin, r.UMax, r.U32Min, r.U32Max = 0, n, 0, uint32(n)
 		r.SMin, r.SMax, r.S32Min, r.S32Max = 0, int64(n), 0, int32(n)
-		r.Sync()
+		v.rules.Sync(&r.Scalar)
 	}
 }
 
@@ -478,6 +490,9 @@ func (v *verifier) leaveFrame() (next, *Error) {
 			return 0, v.fail("callback-return", 0, "a callback returns %v, and may return %v", r0.Scalar, callee.retRange)
 		}
 		v.insn = int(callee.callsite)
+		if !v.cfg.callbacksRepeat() {
+			v.insn++
+		}
 	} else {
 		caller.regs[0] = *r0
 		v.insn = int(callee.callsite) + 1
@@ -485,7 +500,7 @@ func (v *verifier) leaveFrame() (next, *Error) {
 	v.freeFrames = append(v.freeFrames, callee)
 	st.frames[st.cur] = nil
 	st.cur--
-	if callback {
+	if callback && v.cfg.callbacksRepeat() {
 		v.widen(st.previousAt(v.insn), st)
 	}
 	return nextHere, nil

@@ -26,11 +26,13 @@ import (
 //	license TEXT    (GPL)
 //	caps SET        all, bpf or none (all)
 //	long            it takes the kernel too long to log every instruction
+//	r0 VALUE        what the program returns, for a packet of zeros
 //	since VERSION   the rule is there from this kernel on
 //	map NAME TYPE KEY VALUE ENTRIES [lock|timer] [rdonly]
 //	expect accepted | rejected CATEGORY INSN | unsupported
 //
-// INSN may be left open as ? and filled in from the kernel with -update.
+// CATEGORY and INSN may be left open as ? and filled in from the kernel with
+// -update.
 //
 // In instructions map[NAME] is a map, map[NAME]+8 an address in its value, and
 // calls name helpers.
@@ -46,6 +48,7 @@ type corpusCase struct {
 	// open: the instruction is not filled in yet ("?"), see -update.
 	open       bool
 	long       bool
+	r0         *uint32
 	expectLine int
 }
 
@@ -223,6 +226,13 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 			}
 		case "long":
 			c.long = true
+		case "r0":
+			n, err := strconv.ParseUint(rest, 0, 32)
+			if err != nil {
+				return nil, fail(err)
+			}
+			r0 := uint32(n)
+			c.r0 = &r0
 		case "since":
 			v, err := abi.ParseVersion(rest)
 			if err != nil {

@@ -52,14 +52,24 @@ func (v *verifier) dynptrArgument(r *reg, at int, t abi.ArgType, meta *callMeta)
 		if r.typ != ptrStack {
 			return v.fail("object-initialised", at, "%s makes a dynptr, and r%d holds one already", meta.helper.Name, at)
 		}
-		k, err := v.objectSlot(r, at, 2, "dynptr")
-		if err != nil {
-			return err
+		if !v.cfg.wholeDynptrs() {
+			if err := v.dynptrFree(r, at); err != nil {
+				return err
+			}
+		}
+		if v.cfg.wholeDynptrs() {
+			if _, err := v.objectSlot(r, at, 2, "dynptr"); err != nil {
+				return err
+			}
 		}
 		for i := range 2 {
 			if err := v.memAccess(r, at, 8*i, 8, true, nil, -1, isa.Instruction{}, false); err != nil {
 				return err
 			}
+		}
+		k, err := v.objectSlot(r, at, 2, "dynptr")
+		if err != nil {
+			return err
 		}
 		f := v.st.frameOf(r)
 		v.ids++
@@ -98,6 +108,24 @@ func (v *verifier) dynptrArgument(r *reg, at int, t abi.ArgType, meta *callMeta)
 	v.st.markRead(int(r.frame), k)
 	v.st.markRead(int(r.frame), k-1)
 	meta.dynptr, meta.dynptrType, meta.dynptrRef = sl.id, sl.aux, sl.ref
+	return nil
+}
+
+// dynptrFree checks that a dynptr can be made at a stack pointer by the rules of
+// Linux 6.1: where there is none, which a store ends too.
+func (v *verifier) dynptrFree(r *reg, at int) *Error {
+	if r.off%8 != 0 {
+		return v.fail("object-offset", at, "a dynptr cannot be at fp%+d", r.off)
+	}
+	f := v.st.frameOf(r)
+	k, _ := slotOf(int(r.off))
+	for i := k - 1; i >= 0 && i <= k && i < len(f.stack); i++ {
+		for _, b := range f.stack[i].kind {
+			if b == slotDynptr {
+				return v.fail("object-initialised", at, "there is a dynptr at r%d already", at)
+			}
+		}
+	}
 	return nil
 }
 
@@ -165,7 +193,7 @@ func (v *verifier) dynptrWritten(meta *callMeta) *Error {
 // has to be given back (destroy_if_dynptr_stack_slot).
 func (v *verifier) overwriteObject(f *frame, _, k, off int) *Error {
 	sl := &f.stack[k]
-	if sl.kind[7] != slotDynptr {
+	if sl.kind[7] != slotDynptr || !v.cfg.wholeDynptrs() {
 		return nil
 	}
 	if sl.obj == 0 {

@@ -306,9 +306,13 @@ func (v *verifier) pushCallback(meta *callMeta, kind callbackKind) *Error {
 	if kind == callbackTimer {
 		return v.pushAsync(k, caller)
 	}
-	st, err := v.push(v.subprogs[k].start, v.insn, false)
-	if err != nil {
-		return err
+	st := v.st
+	repeat := v.cfg.callbacksRepeat()
+	if repeat {
+		var err *Error
+		if st, err = v.push(v.subprogs[k].start, v.insn, false); err != nil {
+			return err
+		}
 	}
 	if err := v.pushFrame(st, k, v.insn); err != nil {
 		return err
@@ -345,6 +349,13 @@ func (v *verifier) pushCallback(meta *callMeta, kind callbackKind) *Error {
 		f.regs[3] = from.regs[4]
 	}
 	f.inCallback, f.callback, f.retRange = true, kind, retRange{0, 1}
+	if !repeat {
+		// The helper's result comes first.
+		st.frames[st.cur] = nil
+		st.cur--
+		meta.callback = f
+		return nil
+	}
 	st.callbackGen++
 	from.callbackDepth++
 	caller.callbackDepth = 0

@@ -86,6 +86,9 @@ func (v *verifier) checkForms() *Error {
 		if err := op.Check(); err != nil {
 			return v.failAt(i, "invalid-instruction", "%v", err)
 		}
+		if v.cfg.unknownOpcode(op) {
+			return v.failAt(i, "invalid-instruction", "Linux %s does not have this instruction", v.cfg.Kernel)
+		}
 		if !op.IsWide() {
 			continue
 		}

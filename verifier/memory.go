@@ -51,6 +51,9 @@ func (v *verifier) store(op isa.Instruction) *Error {
 		return err
 	}
 	typ, fl := regs[op.Dst].typ, regs[op.Dst].flags
+	if typ == ptrCtx && valReg < 0 && !v.cfg.constantsToContext() {
+		return v.fail("context-constant", int(op.Dst), "Linux %s stores registers to contexts only, no constants", v.cfg.Kernel)
+	}
 	if err := v.memAccess(&regs[op.Dst], int(op.Dst), int(op.Off), op.Op.Size().Bytes(), true, val, valReg, op, false); err != nil {
 		return err
 	}
@@ -303,7 +306,7 @@ func (v *verifier) extend(r *reg, size int, sx bool) {
 	case sx:
 		r.SignExtend(size)
 	default:
-		r.Truncate(size)
+		v.rules.Truncate(&r.Scalar, size)
 	}
 }
 

@@ -64,7 +64,7 @@ var kernelMessages = []kernelMessage{
 	msg(`invalid mem access '.*_or_null'`, CatNull),
 	msg(`invalid mem access`, CatType),
 	msg(`same insn cannot be used with different pointers`, CatType),
-	msg(`BPF_ATOMIC (stores|loads) (into|from) R\d+ .* is not allowed`, CatType),
+	msg(`BPF_(ATOMIC|ST) (stores|loads) (into|from) R\d+ .* is not allowed`, CatType),
 	msg(`cannot write into|write into map forbidden|read from map forbidden|write to change key`, CatReadOnly),
 	msg(`^misaligned`, CatAlignment),
 	msg(`^invalid bpf_context access`, CatContext),
@@ -92,7 +92,7 @@ var kernelMessages = []kernelMessage{
 	msg(`Possibly NULL pointer passed to helper`, CatNull),
 	msg(`is not a known constant|does not point to a readonly map|is not a constant address|not zero-terminated|doesn't match map pointer|doesn't have constant offset|doesn't point to 'struct`, CatArgument),
 	msg(`doesn't support non-zero flags`, CatArgument),
-	msg(`cannot pass map_type|expected prog array map|has no valid bpf_|has to have BTF|progs cannot use|callback function not allowed for map|invalid map_ptr|direct value offset|cannot be used in prog|Sleepable programs can only use`, CatMap),
+	msg(`cannot pass map_type|expected prog array map|has no valid bpf_|has to have BTF|progs cannot use|callback function not allowed for map|invalid map_ptr|direct value offset|cannot be used in prog|Sleepable programs can only use|kernel subsystem misconfigured verifier`, CatMap),
 	msg(`Unsupported reg type .* for bpf_dynptr_from_mem`, CatArgument),
 
 	msg(`Unreleased reference`, CatReference),
@@ -101,7 +101,7 @@ var kernelMessages = []kernelMessage{
 	msg(`must have zero offset when passed to release`, CatPointer),
 	msg(`function calls are not allowed while holding a lock|bpf_spin_unlock is missing|inside bpf_spin_lock-ed|Locking two|without taking a lock|of different lock|bpf_rcu_read_unlock is missing|preempt_enable`, CatLock),
 
-	msg(`At (program exit|callback return|subprogram exit|async callback return)`, CatReturn),
+	msg(`At (program exit|callback return|subprogram exit|async callback)`, CatReturn),
 	msg(`R0 not a scalar value`, CatReturn),
 	msg(`Caller passes invalid args|is not a scalar|expects pointer to ctx|expected to be non-NULL`, CatCall),
 	msg(`cannot overwrite|dynptr|potential write to dynptr`, CatObject),
