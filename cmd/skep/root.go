@@ -199,7 +199,7 @@ func environmentTopic() *cobra.Command {
   BPFTRACE_COLOR  under the name bpftrace: auto, always or never
   NO_COLOR        where it is not empty, nothing is coloured
   __BPFTRACE_NOTIFY_PROBES_ATTACHED
-                  where it is set, a line of that name says on standard output
+                  where it is set, a line of that name says on standard error
                   that all probes are attached`,
 	}
 }
