@@ -257,6 +257,9 @@ func (r *run) drive() error {
 				s.Fail = 1
 			}
 		case engine.Budget:
+			if r.err != nil {
+				return r.takeError() // of Options.Step
+			}
 			select {
 			case <-r.done:
 				return context.Cause(r.ctx)

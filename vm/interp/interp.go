@@ -34,6 +34,9 @@ type code struct {
 	engine  *Engine
 	program *engine.Program
 	insns   []insn
+	// Of a [Stepper], whose insns are stops.
+	stepper *Stepper
+	real    []insn
 	number  uint64 // in Engine.codes; what a frame remembers of its program
 }
 
@@ -121,6 +124,9 @@ func (c *code) Enter(s *engine.State) engine.Exit {
 	if c.Start(s, 0) != nil {
 		s.Exit, s.Arg = engine.Fault, uint32(engine.FaultStack)
 		return engine.Fault
+	}
+	if c.stepper != nil {
+		return c.stepper.Run(s)
 	}
 	s.Exit = c.engine.run(s, c)
 	return s.Exit
@@ -217,6 +223,9 @@ func (e *Engine) run(s *engine.State, c *code) engine.Exit {
 					s.Regs[0] += uint64(s.CPU * call.Stride)
 				}
 			}
+		case opStop:
+			s.ResumePC = index(first, ip) - 1
+			return stepped
 		case opPacketAbs:
 			s.Regs[0] = uint64(in.imm)
 			s.Arg = uint32(in.size)
