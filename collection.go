@@ -188,7 +188,7 @@ func NewCollectionWithOptions(spec *ebpf.CollectionSpec, o CollectionOptions) (*
 	var err error
 	c.inner, err = c.engine.Load(spec, &vm.LoadOptions{
 		Types: types, Maps: o.MapReplacements, Kconfig: o.Kconfig, Symbols: o.Symbols, Kfuncs: o.Kfuncs, Helpers: o.Helpers,
-		Untrusted: !o.Trusted,
+		Trusted: o.Trusted,
 	})
 	if err != nil {
 		if c.own {

@@ -39,8 +39,19 @@ type LoadOptions struct {
 	Kfuncs map[string]HelperFunc
 	// Helpers take the place of helpers, by name ("bpf_ktime_get_ns").
 	Helpers map[string]HelperFunc
-	// Untrusted hardens what is loaded; see [engine.Options].
-	Untrusted bool
+	// Trusted says that whoever wrote the programs may attack this process anyway.
+	// They are compiled without blinding and retpolines then; the cage and the budget
+	// hold them as well.
+	Trusted bool
+	// Defences, where it is not nil, chooses single ones in place of Trusted.
+	Defences *engine.Options
+}
+
+func (o *LoadOptions) defences() engine.Options {
+	if o.Defences != nil {
+		return *o.Defences
+	}
+	return engine.Options{Blind: !o.Trusted, DirectTailCalls: o.Trusted}
 }
 
 // A Collection is what Load makes of an object.
@@ -282,7 +293,7 @@ func (l *linker) program(spec *ebpf.ProgramSpec) (*Program, error) {
 		return nil, err
 	}
 	var err error
-	if p.code, err = l.vm.engine.Compile(p.linked, engine.Options{Blind: l.o.Untrusted}); err != nil {
+	if p.code, err = l.vm.engine.Compile(p.linked, l.o.defences()); err != nil {
 		p.dropMaps()
 		return nil, err
 	}

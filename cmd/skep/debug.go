@@ -178,7 +178,7 @@ func (a *app) debug(ctx context.Context, e *execFlags, name string, kernel abi.V
 				d.printf("packet: %x\n", res.Data)
 			}
 			for _, e := range events.all() {
-				d.printf("event %s: %s\n", e.Map, e.Data)
+				d.printf("event %s: %s\n", e.Map, e.text())
 			}
 		}
 		if !d.prompt() { // until "run", which begins again

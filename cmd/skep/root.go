@@ -189,9 +189,10 @@ func exitCodesTopic() *cobra.Command {
 		Long: `The exit code of skep says how it ended:
 
   0    all went well, or the run was ended by SIGINT or SIGTERM
-  1    a script or object was refused, something failed while it ran, or a
-       check found something: the reason is on standard error
-  2    the command line is wrong
+  1    a script or object was refused, something failed while it ran, a test
+       failed, or a check found something: the reason is on standard error
+  2    the command line is wrong, "skep verify" cannot read the object, or
+       "skep test" finds no tests or cannot read them
   70   skep itself failed: please report it
   N    what the script gave exit(N)
 

@@ -34,7 +34,9 @@ type code struct {
 	engine  *Engine
 	program *engine.Program
 	insns   []insn
-	real    []insn // of a [Stepper], whose insns are stops
+	// Of a [Stepper], whose insns are stops.
+	stepper *Stepper
+	real    []insn
 	number  uint64 // in Engine.codes; what a frame remembers of its program
 }
 
@@ -122,6 +124,9 @@ func (c *code) Enter(s *engine.State) engine.Exit {
 	if c.Start(s, 0) != nil {
 		s.Exit, s.Arg = engine.Fault, uint32(engine.FaultStack)
 		return engine.Fault
+	}
+	if c.stepper != nil {
+		return c.stepper.Run(s)
 	}
 	s.Exit = c.engine.run(s, c)
 	return s.Exit
