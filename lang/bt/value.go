@@ -7,6 +7,7 @@ import (
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
+	"github.com/skep-bpf/skep/object"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -302,7 +303,7 @@ func (g *gen) loadScalar(p *ir.Value, t ir.Type) *ir.Value { return g.b.Load(t, 
 func (g *gen) unary(e *syntax.Unary) *ir.Value {
 	switch e.Op {
 	case syntax.OpDeref:
-		return g.load(g.place(e))
+		return g.loadCounted(g.place(e))
 	case syntax.OpNot:
 		v := g.value(e.X)
 		return g.b.Resize(g.b.Compare(ir.OpEq, g.int(v), g.const64(0)), ir.I64, false)
@@ -699,6 +700,25 @@ func (g *gen) indexPlace(e *syntax.Index) place {
 		base.ptr = g.b.PtrCast(base.ptr, ir.PtrTo(ir.SpaceKernel))
 	}
 	return place{ptr: g.b.PtrAdd(base.ptr, g.b.Binary(ir.OpMul, i, g.const64(size))), t: t}
+}
+
+// loadCounted is load for memory that a script names by its address: that it
+// could not be read is counted.
+func (g *gen) loadCounted(p place) *ir.Value {
+	read := hReadKernel
+	switch {
+	case p.value != nil || p.bits > 0:
+		return g.load(p)
+	case p.ptr.Type.Space == ir.SpaceUser:
+		read = hReadUser
+	case p.ptr.Type.Space != ir.SpaceKernel:
+		return g.load(p)
+	}
+	size := int64(memType(p.t).Bytes())
+	word := g.b.Alloca(8, nil, "read")
+	failed := g.b.Compare(ir.OpNe, g.helper(read, word, g.const64(size), p.ptr), g.const64(0))
+	g.ifThen(failed, func() { g.lose(object.LossFault, "a dereference") })
+	return g.load(place{t: p.t, ptr: word}) // which the helper clears when it fails
 }
 
 // load reads the scalar at a place.
