@@ -384,7 +384,9 @@ func (v *verifier) walk(t btf.Type, at, off, size int) (walked, *Error) {
 			members, length = s.Members, int(s.Size)
 		case *btf.Union:
 			members, length = s.Members, int(s.Size)
-			f |= untrusted
+			if len(members) != 1 { // as __bpf_md_ptr has it
+				f |= untrusted
+			}
 		}
 		if off+size > length {
 			// A flexible array at the end may be read.

@@ -38,6 +38,7 @@ func TestGenerated(t *testing.T) {
 // kernel's.
 func judgeGenerated(t *testing.T, o *kernelOracle, caps Caps, first, n uint64) {
 	cfg := configHere(t, caps)
+	cfg.limit = o.most
 	counts := map[difference]int{}
 	accepted, long := 0, uint64(0)
 	categories, messages := map[Category]int{}, map[string]int{}
