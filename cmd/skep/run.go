@@ -362,7 +362,7 @@ func splitCommand(s string) ([]string, error) {
 // ready says to whom expects it that everything is attached.
 func (a *app) ready() {
 	if os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "" {
-		fmt.Fprintln(a.stdout, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
+		fmt.Fprintln(a.stderr, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
 	}
 }
 
