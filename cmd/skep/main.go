@@ -57,10 +57,6 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 			code = exitInternal
 		}
 	}()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// What ends a run in order may take its time; who asks again means it.
-	defer context.AfterFunc(ctx, stop)()
 	var cmd *cobra.Command
 	switch object, err := embedded(); {
 	case err != nil:
@@ -77,7 +73,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	if err := cmd.ExecuteContext(ctx); err != nil {
+	if err := cmd.ExecuteContext(context.Background()); err != nil {
 		return a.fail(err)
 	}
 	return a.code
@@ -99,6 +95,16 @@ func goFlags(args []string) []string {
 		}
 	}
 	return args
+}
+
+// interruptible is the context of what ends in order when a signal asks for the
+// end: runs. Everything else, such as compiling, ends by the signal as programs
+// do.
+func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	// What ends a run in order may take its time; who asks again means it.
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // A usageError is a mistake in the command line.
