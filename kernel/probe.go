@@ -122,6 +122,8 @@ func init() {
 		target.FeatureRawTPCookie:   helper(ebpf.RawTracepoint, asm.FnGetAttachCookie),
 		target.FeatureToken:         token,
 		target.FeatureInitialPIDNS:  initialPIDNS,
+		// Programs tell 32-bit calls apart themselves (see leaveCompat in lang/bt).
+		target.FeatureCompatSyscalls: func() error { return nil },
 		target.FeatureRunStats: func() error {
 			c, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 			if err != nil {

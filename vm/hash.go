@@ -70,8 +70,6 @@ func newHash(m *Map) (table, error) {
 		return nil, EINVAL
 	case m.maxEntries > 1<<31:
 		return nil, E2BIG
-	case m.keySize > 512:
-		return nil, E2BIG
 	}
 	t := &hashTable{m: m, words: (m.keySize + 7) / 8, prealloc: m.flags&mapNoPrealloc == 0 && m.typ != abi.MapHashOfMaps}
 	if m.flags&(1<<6) == 0 { // BPF_F_ZERO_SEED

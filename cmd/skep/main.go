@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -66,6 +67,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		cmd = a.bpftraceCommand()
 	default:
 		cmd = a.rootCommand()
+		args = goFlags(args)
 	}
 	cmd.SetArgs(args)
 	cmd.SetIn(stdin)
@@ -75,6 +77,24 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		return a.fail(err)
 	}
 	return a.code
+}
+
+// goFlags lets who tests Go programs write -run for --run, which would otherwise
+// be three flags of a letter each.
+func goFlags(args []string) []string {
+	if len(args) == 0 || args[0] != "test" {
+		return args
+	}
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		if arg == "-run" || strings.HasPrefix(arg, "-run=") {
+			args[i] = "-" + arg
+		}
+	}
+	return args
 }
 
 // interruptible is the context of what ends in order when a signal asks for the
@@ -165,6 +185,12 @@ func colors(w io.Writer) bool {
 		return false
 	}
 	return isTerminal(w)
+}
+
+// readsTerminal reports whether somebody types what is read.
+func readsTerminal(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	return ok && fileIsTerminal(f)
 }
 
 func isTerminal(w io.Writer) bool {
