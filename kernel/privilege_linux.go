@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -53,6 +54,20 @@ func capabilities() (uint64, error) {
 		}
 	}
 	return 0, errors.New("/proc/self/status does not tell the capabilities")
+}
+
+// MayTrace returns nil where this process may load and attach tracing programs,
+// else an error that says what it lacks.
+func MayTrace() error {
+	if missing := missingCaps(needs{bpf: true, perfmon: true}); missing != "" {
+		return errors.New("this process lacks " + missing)
+	}
+	// Capabilities in a user namespace, or in a container, may be worth nothing.
+	err := probeProgram{typ: abi.ProgRawTracepoint}.load()
+	if errors.Is(err, fs.ErrPermission) {
+		return errors.New("the kernel lets this process load no programs")
+	}
+	return nil
 }
 
 // missingCaps names what this process lacks: "CAP_BPF and CAP_PERFMON", or ""
@@ -189,8 +204,7 @@ func createToken(path string) (int, error) {
 		return -1, fmt.Errorf("the BPF token of %s cannot be had: %w", path, named(err))
 	}
 	defer unix.Close(dir)
-	attr := struct{ flags, dir uint32 }{0, uint32(dir)}
-	fd, err := sysBPF(cmdTokenCreate, &attr)
+	fd, err := sysBPF(cmdTokenCreate, &attrToken{bpffs: uint32(dir)})
 	switch {
 	case err == nil:
 		return fd, nil

@@ -222,7 +222,7 @@ type Agg string
 const (
 	AggNone    Agg = ""        // the value itself
 	AggCount   Agg = "count"   // u64
-	AggSum     Agg = "sum"     // u64 or s64
+	AggSum     Agg = "sum"     // u64 or s64 total; without keys, then u64 set
 	AggMin     Agg = "min"     // u64 or s64 value, u64 set
 	AggMax     Agg = "max"     // u64 or s64 value, u64 set
 	AggAvg     Agg = "avg"     // u64 or s64 total, u64 count

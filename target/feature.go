@@ -51,6 +51,7 @@ const (
 	FeatureRunStats        FeatureName = "run_stats"
 	FeatureToken           FeatureName = "token"
 	FeatureInitialPIDNS    FeatureName = "initial_pid_ns"
+	FeatureCompatSyscalls  FeatureName = "compat_syscalls"
 )
 
 // A Feature is the answer to whether a kernel has something.
@@ -98,6 +99,7 @@ var features = []FeatureInfo{
 	{FeatureRawTPCookie, V(6, 10), "cookies of raw tracepoints"},
 	{FeatureToken, V(6, 9), "BPF tokens"},
 	{FeatureRunStats, V(5, 1), "run time counters of programs"},
+	{FeatureCompatSyscalls, V(3, 3), "system call tracepoints that 32-bit calls reach too"},
 	{FeatureInitialPIDNS, V(3, 8), "the machine's own PID namespace: skep runs in another one"},
 
 	{FeatureRingBuf, V(5, 8), "ring buffers (BPF_MAP_TYPE_RINGBUF)"},

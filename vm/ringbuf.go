@@ -264,6 +264,14 @@ func (r *Reader) SetDeadline(t time.Time) {
 	r.signal.notify()
 }
 
+// Pending is the number of bytes that wait to be read, for a ring buffer.
+func (r *Reader) Pending() int {
+	if t, ok := r.m.table.(*ringTable); ok {
+		return int(t.query(0))
+	}
+	return 0
+}
+
 // Close ends reading.
 func (r *Reader) Close() error {
 	r.mu.Lock()

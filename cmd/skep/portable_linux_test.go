@@ -147,20 +147,20 @@ rawtracepoint:xfs_file_fsync {
 tracepoint:xfs:xfs_file_fsync { @inode[args.ino] = count(); }
 `
 
-// A place is a machine on which tests run scripts of sh: this one, or a guest.
-type place struct {
+// A scene is a machine on which tests run scripts of sh: this one, or a guest.
+type scene struct {
 	name string
 	host string // its name
 	// sh runs a script in an empty directory that has the files, by name.
 	sh func(t *testing.T, script string, files map[string][]byte) (stdout, stderr string, code int)
 }
 
-func livePlace(t *testing.T) *place {
+func livePlace(t *testing.T) *scene {
 	host, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &place{"live", host, func(t *testing.T, script string, files map[string][]byte) (string, string, int) {
+	return &scene{"live", host, func(t *testing.T, script string, files map[string][]byte) (string, string, int) {
 		t.Helper()
 		dir := t.TempDir()
 		for name, data := range files {
@@ -181,12 +181,12 @@ func livePlace(t *testing.T) *place {
 
 // elsewhere is the guest of the tests of portable objects; there is one for each
 // kernel, with bpftool, a program that uses libbpf, and modules.
-func elsewhere(t *testing.T, k guest.Kernel) *place {
+func elsewhere(t *testing.T, k guest.Kernel) *scene {
 	t.Helper()
 	cfg := guest.Config{Files: guest.Program(t, "bpftool").Add(guest.Program(t, "mkfs.xfs")), Modules: []string{"loop", "xfs"}, Timeout: 4 * time.Minute}
 	s := guest.Shared(t, k, cfg)
 	n := 0
-	p := &place{k.Series, "", func(t *testing.T, script string, files map[string][]byte) (string, string, int) {
+	p := &scene{k.Series, "", func(t *testing.T, script string, files map[string][]byte) (string, string, int) {
 		t.Helper()
 		n++
 		dir := t.TempDir()
@@ -215,7 +215,7 @@ func elsewhere(t *testing.T, k guest.Kernel) *place {
 }
 
 // must runs a script that has to succeed and returns what it prints.
-func (p *place) must(t *testing.T, script string, files map[string][]byte) string {
+func (p *scene) must(t *testing.T, script string, files map[string][]byte) string {
 	t.Helper()
 	out, diag, code := p.sh(t, script, files)
 	if code != 0 {
@@ -227,8 +227,8 @@ func (p *place) must(t *testing.T, script string, files map[string][]byte) strin
 // saved are the machines of guests, by their series, each saved there once.
 var saved = map[string]target.Target{}
 
-// machineOf is what the guest of a place is, saved there and read here.
-func machineOf(t *testing.T, p *place) target.Target {
+// machineOf is what the guest of a scene is, saved there and read here.
+func machineOf(t *testing.T, p *scene) target.Target {
 	t.Helper()
 	if saved[p.name] == nil {
 		data, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(p.must(t, "skep target save m.skep && base64 m.skep", nil), "\n", ""))
@@ -245,7 +245,7 @@ func machineOf(t *testing.T, p *place) target.Target {
 
 var savedBytes = map[string][]byte{}
 
-// build is "skep build" with these arguments, in which TARGET stands for the saved machine of a place.
+// build is "skep build" with these arguments, in which TARGET stands for the saved machine of a scene.
 func build(t *testing.T, script string, args ...string) []byte {
 	t.Helper()
 	data, diag, code := tryBuild(t, script, args...)
@@ -346,7 +346,7 @@ func rawValue(b []byte, t object.Type) string {
 }
 
 // byLibbpf runs an object with libbpf, and "fields" beside it.
-func byLibbpf(t *testing.T, p *place, obj []byte) map[string]string {
+func byLibbpf(t *testing.T, p *scene, obj []byte) map[string]string {
 	t.Helper()
 	out := p.must(t, "./loader x.o fields", map[string][]byte{"x.o": obj, "loader": loader(t)})
 	elems := map[string][][2][]byte{}
@@ -375,7 +375,7 @@ mkdir $B; trap 'rm -rf $B' EXIT
 const bpftoolLoad = bpffs + `bpftool prog loadall x.o $B/p`
 
 // byBpftool attaches an iterator with bpftool, and reads it with the properties of fields.
-func byBpftool(t *testing.T, p *place, obj []byte) map[string]string {
+func byBpftool(t *testing.T, p *scene, obj []byte) map[string]string {
 	t.Helper()
 	out := p.must(t, bpffs+`bpftool iter pin x.o $B/it 2>log || { cat log >&2; exit 1; }
 fields cat $B/it >&2 || exit
@@ -426,7 +426,7 @@ func TestLoaders(t *testing.T) {
 	needNewer(t)
 	attached, iterated := build(t, fieldsScript, "--portable"), build(t, fieldsIter, "--portable")
 	sized := build(t, `begin { @n[1] = sizeof(struct task_struct); }`, "--portable")
-	check := func(t *testing.T, p *place) {
+	check := func(t *testing.T, p *scene) {
 		checkFields(t, "libbpf", "fields", p.host, byLibbpf(t, p, attached))
 		checkFields(t, "bpftool", "cat", p.host, byBpftool(t, p, iterated))
 	}

@@ -214,6 +214,10 @@ func compareElsewhere(t *testing.T, c construct, obj *skep.Object, machines map[
 		if err != nil {
 			continue // what the kernel lacks, its loader complains of
 		}
+		if slices.ContainsFunc(there.Funcs, func(f *object.Func) bool { return strings.HasPrefix(f.Section, "tp_btf/") }) &&
+			slices.ContainsFunc(obj.Funcs, func(f *object.Func) bool { return strings.HasPrefix(f.Section, "raw_tp/") }) {
+			continue // programs without types, as for tracepoints of modules, run where those with types do
+		}
 		if a, b := unadjusted(obj), unadjusted(there); a != b {
 			t.Errorf("%s: the object is said to fit %s, where other code is made\n%s\nthere\n%s", c.name, name, a, b)
 		}
@@ -245,7 +249,7 @@ func unadjusted(o *skep.Object) string {
 }
 
 // loadAll has bpftool load objects on a machine.
-func loadAll(t *testing.T, p *place, files map[string][]byte) {
+func loadAll(t *testing.T, p *scene, files map[string][]byte) {
 	t.Helper()
 	out := p.must(t, bpffs+`for o in *.o; do
 	bpftool prog loadall $o $B/${o%.o} 2>log && echo "$o loaded" || { echo "$o refused"; tail -n 12 log | sed 's/^/  /'; }

@@ -116,8 +116,11 @@ var compatFlags = map[abi.Arch]struct {
 	abi.RISCV64: {"flags", 1 << 11}, // TIF_32BIT, arch/riscv/include/asm/thread_info.h
 }
 
-// leaveCompat leaves the program in 32-bit system calls.
+// leaveCompat leaves the program in 32-bit system calls, where those come to it.
 func (g *gen) leaveCompat() {
+	if !g.feature(target.FeatureCompatSyscalls) {
+		return
+	}
 	flag, ok := compatFlags[g.arch]
 	types, err := g.target.Types()
 	if !ok || err != nil {
