@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/source"
 )
 
@@ -38,7 +39,7 @@ the kernel and shows what they say. No compiler and no headers are needed.`,
 	root.DisableSuggestions = true
 	root.AddCommand(
 		a.runCommand(), a.execCommand(), a.testCommand(), a.debugCommand(), a.buildCommand(), a.checkCommand(), a.verifyCommand(), a.listCommand(), a.doctorCommand(), a.targetCommand(),
-		a.dumpCommand(), a.fmtCommand(), a.versionCommand(), exitCodesTopic(), environmentTopic(),
+		a.dumpCommand(), a.fmtCommand(), a.versionCommand(), languageTopic(), exitCodesTopic(), environmentTopic(),
 	)
 	root.SetHelpCommand(a.helpCommand(root))
 	root.InitDefaultCompletionCmd()
@@ -171,6 +172,14 @@ func (a *app) helpCommand(root *cobra.Command) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&man, "man", "", "write man pages into `DIR`")
 	return cmd
+}
+
+func languageTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "language",
+		Short: "what scripts may say: probes, builtins, functions (a topic)",
+		Long:  skep.LanguageReference(),
+	}
 }
 
 func exitCodesTopic() *cobra.Command {
