@@ -351,6 +351,21 @@ func (o *kernelOracle) loadRaw(code []byte, p *Program, types *btf.Handle, infos
 	return a, nil
 }
 
+var logNumbers = regexp.MustCompile(`R\d+|fp-?\d*|-?(0x)?[0-9a-f]*\d[0-9a-f]*|'[^']*'|(map_value|map_ptr|ptr_|pkt|ctx|mem|scalar|inv)\w*`)
+
+// message is what the kernel says was wrong, without the numbers.
+func (a *answer) message() string {
+	lines := strings.Split(strings.TrimSpace(a.log), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		l := lines[i]
+		if l == "" || strings.HasPrefix(l, "verification time") || strings.HasPrefix(l, "stack depth") || strings.HasPrefix(l, "processed ") {
+			continue
+		}
+		return logNumbers.ReplaceAllString(l, "N")
+	}
+	return a.errno.Error()
+}
+
 // testRun runs a program that was loaded, and closes it.
 func testRun(fd int) (uint32, error) {
 	p, err := ebpf.NewProgramFromFD(fd)

@@ -61,8 +61,9 @@ type run struct {
 
 // An owned thing was handed to the program, which has to give it back.
 type owned struct {
-	addr uint32
-	end  func(submit bool, flags uint64)
+	addr   uint32
+	socket *Socket // if it is one
+	end    func(submit bool, flags uint64)
 }
 
 func newRun(vm *VM, cpu int) (*run, error) {

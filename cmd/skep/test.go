@@ -89,7 +89,7 @@ known. A value of a map per CPU is a list, or their sum.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&t.run, "run", "r", "", "run only the tests whose names match `REGEXP`")
+	f.StringVar(&t.run, "run", "", "run only the tests whose names match `REGEXP`; -run is the same")
 	f.BoolVarP(&t.verbose, "verbose", "v", false, "show tests that pass, too")
 	f.BoolVar(&t.tap, "tap", false, "write results in the Test Anything Protocol")
 	f.StringVar(&t.junit, "junit", "", "write results to `FILE`, in JUnit's XML")

@@ -20,7 +20,15 @@ func isCompare(op syntax.Op) bool { return op >= syntax.OpLt && op <= syntax.OpN
 func (g *gen) discard(e syntax.Expr) {
 	switch e := e.(type) {
 	case *syntax.Call:
-		g.call(e)
+		_, constant := g.info.Consts[e]
+		t := g.typeOf(e)
+		switch {
+		case constant && g.info.Funcs[e] == nil: // getopt, strlen of a literal
+		case g.info.Funcs[e] != nil, t.Kind == check.None, t.IsScalar():
+			g.call(e)
+		default:
+			g.memory(e)
+		}
 		return
 	case *syntax.IncDec:
 		g.incDec(e)
@@ -47,11 +55,26 @@ func (g *gen) discard(e syntax.Expr) {
 	}
 	if t := g.typeOf(e); t.IsScalar() {
 		g.value(e)
-	} else if t.Kind == check.Struct || t.Kind == check.Array || t.Kind == check.String {
-		// Nothing happens when it is not looked at.
+	} else if t.Kind == check.Struct || t.Kind == check.Array || t.Kind == check.String && !calls(e) {
+		// Nothing happens when it is not looked at, but to what points to it.
+		if u, ok := e.(*syntax.Unary); ok {
+			g.discard(u.X)
+		}
 	} else {
 		g.memory(e)
 	}
+}
+
+// calls reports whether something in an expression is called or changed.
+func calls(e syntax.Expr) bool {
+	found := false
+	syntax.Inspect(e, func(n syntax.Node) {
+		switch n.(type) {
+		case *syntax.Call, *syntax.IncDec, *syntax.BlockExpr, *syntax.IfExpr:
+			found = true
+		}
+	})
+	return found
 }
 
 // value computes a scalar: an I64 extended by the sign of its type, or a
