@@ -187,7 +187,7 @@ func (o *kernelOracle) typedMap(m *Map, types *btf.Handle, p *Program) (int, err
 
 // kernelID returns the id of a thing in the kernel's BTF.
 func (o *kernelOracle) kernelID(name string, t btf.Type) (uint32, error) {
-	types, err := btf.LoadKernelSpec()
+	types, err := kernelSpec()
 	if err != nil {
 		return 0, err
 	}
