@@ -134,13 +134,17 @@ func mapFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if size := info.Size(); size > 0 && size < 1<<30 {
-		// The mapping stays for the life of the process: types refer to it.
-		if raw, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE); err == nil {
-			return raw, nil
-		}
+	size := info.Size()
+	if size <= 0 || size >= 1<<30 {
+		return io.ReadAll(f)
 	}
-	return io.ReadAll(f)
+	// The mapping stays for the life of the process: types refer to it.
+	if raw, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE); err == nil {
+		return raw, nil
+	}
+	raw := make([]byte, size)
+	_, err = io.ReadFull(f, raw)
+	return raw, err
 }
 
 func (live) BTFModules() ([]string, error) {

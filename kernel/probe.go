@@ -3,26 +3,22 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/skep-bpf/skep/abi"
+	"github.com/skep-bpf/skep/isa"
 	"github.com/skep-bpf/skep/target"
-)
-
-// Numbers of include/uapi/linux/bpf.h that the libraries do not name.
-const (
-	cmdTokenCreate      = 36 // BPF_TOKEN_CREATE
-	attachUprobeSession = 57 // BPF_TRACE_UPROBE_SESSION
+	"github.com/skep-bpf/skep/target/typeindex"
 )
 
 // errAbsent marks a probe's verdict that the kernel lacks the feature.
@@ -41,12 +37,19 @@ func probe(name target.FeatureName) target.Feature {
 	switch {
 	case err == nil:
 		f.Have, f.Known = true, true
+	case typedHooks[name] && errors.Is(exists(btfDir+"/vmlinux")(), errAbsent):
+		f.Known = true
+		f.Why = "it takes the kernel's types (" + btfDir + "/vmlinux, CONFIG_DEBUG_INFO_BTF=y), which are missing"
 	case errors.Is(err, errAbsent), errors.Is(err, ebpf.ErrNotSupported):
 		f.Known, f.Why = true, why(err)
 	case errors.Is(err, fs.ErrPermission):
-		missing := "the kernel refused to answer, although this is root: the system is locked down or this is a container"
-		if os.Geteuid() != 0 {
-			missing = "asking the kernel needs root, or CAP_BPF and CAP_PERFMON"
+		missing := "the kernel refused to answer, although this process has the capabilities: the system is locked down or this is a container"
+		if caps := missingCaps(needs{bpf: true, perfmon: true}); caps != "" {
+			missing = "asking the kernel takes " + caps + ", which this process lacks"
+		} else if caps := missingCaps(needs{admin: true}); caps != "" {
+			missing = "asking the kernel takes " + caps + ", which this process lacks"
+		} else if inUserNamespace() {
+			missing = "the kernel does not answer in a user namespace"
 		}
 		facts, factsErr := live{}.Facts()
 		if factsErr != nil {
@@ -56,9 +59,14 @@ func probe(name target.FeatureName) target.Feature {
 		return name.Guess(facts.Release, missing)
 	default:
 		// The kernel knows what was asked for and refuses it here.
-		f.Known, f.Why = true, why(err)
+		f.Known, f.Refused, f.Why = true, true, why(err)
 	}
 	return f
+}
+
+// typedHooks are the hooks that are attached by the numbers of types.
+var typedHooks = map[target.FeatureName]bool{
+	target.FeatureTypedRawTP: true, target.FeatureFentry: true, target.FeatureLSM: true, target.FeatureIter: true,
 }
 
 // why shortens an error to what people can use.
@@ -79,7 +87,12 @@ type refusal struct {
 	err  error
 }
 
-func (r *refusal) Error() string { return fmt.Sprintf("%s was refused: %v", r.what, r.err) }
+func (r *refusal) Error() string {
+	if errors.Is(r.err, unix.EPERM) && missingCaps(needs{admin: true}) == "" && !inUserNamespace() {
+		return r.what + " of this kind is forbidden here, even to root (EPERM)"
+	}
+	return fmt.Sprintf("%s of this kind was refused: %v", r.what, named(r.err))
+}
 
 var probes map[target.FeatureName]func() error
 
@@ -90,34 +103,17 @@ func init() {
 		target.FeatureBTF:           exists(btfDir + "/vmlinux"),
 		target.FeatureTracepoint:    programType(ebpf.TracePoint),
 		target.FeatureRawTracepoint: programType(ebpf.RawTracepoint),
-		target.FeatureTypedRawTP: func() error {
-			return load(&ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "sched_switch"}, nil)
-		},
+		target.FeatureTypedRawTP:    probeProgram{typ: abi.ProgTracing, attach: abi.AttachTraceRawTp, kind: typeindex.KindTypedef, to: "btf_trace_sched_switch"}.load,
 		target.FeatureKprobe:        exists("/sys/bus/event_source/devices/kprobe"),
 		target.FeatureKprobeMulti:   features.HaveBPFLinkKprobeMulti,
 		target.FeatureKprobeSession: features.HaveBPFLinkKprobeSession,
-		target.FeatureFentry: func() error {
-			// bpf_fentry_test1 only ever runs for BPF_PROG_TEST_RUN.
-			spec := &ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: "bpf_fentry_test1"}
-			return load(spec, func(p *ebpf.Program) (link.Link, error) {
-				return link.AttachTracing(link.TracingOptions{Program: p})
-			})
-		},
-		target.FeatureLSM: func() error {
-			spec := &ebpf.ProgramSpec{Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: "path_chroot"}
-			return load(spec, func(p *ebpf.Program) (link.Link, error) {
-				return link.AttachLSM(link.LSMOptions{Program: p})
-			})
-		},
-		target.FeatureIter: func() error {
-			spec := &ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter, AttachTo: "bpf_map"}
-			return load(spec, func(p *ebpf.Program) (link.Link, error) {
-				return link.AttachIter(link.IterOptions{Program: p})
-			})
-		},
+		// bpf_fentry_test1 only ever runs for BPF_PROG_TEST_RUN.
+		target.FeatureFentry:        probeProgram{typ: abi.ProgTracing, attach: abi.AttachTraceFentry, kind: typeindex.KindFunc, to: "bpf_fentry_test1", link: openTracing}.load,
+		target.FeatureLSM:           probeProgram{typ: abi.ProgLSM, attach: abi.AttachLSMMac, kind: typeindex.KindFunc, to: "bpf_lsm_path_chroot", link: openTracing}.load,
+		target.FeatureIter:          probeProgram{typ: abi.ProgTracing, attach: abi.AttachTraceIter, kind: typeindex.KindFunc, to: "bpf_iter_bpf_map", link: linkIter}.load,
 		target.FeatureUprobe:        exists("/sys/bus/event_source/devices/uprobe"),
 		target.FeatureUprobeMulti:   features.HaveBPFLinkUprobeMulti,
-		target.FeatureUprobeSession: uprobeSession,
+		target.FeatureUprobeSession: probeProgram{typ: abi.ProgKprobe, attach: abi.AttachTraceUprobeSession, link: linkUprobeSession}.load,
 		target.FeatureUSDTSemaphore: exists("/sys/bus/event_source/devices/uprobe/format/ref_ctr_offset"),
 		// Links and cookies of perf events came with one series of patches.
 		target.FeaturePerfLink:      helper(ebpf.PerfEvent, asm.FnGetAttachCookie),
@@ -126,6 +122,8 @@ func init() {
 		target.FeatureRawTPCookie:   helper(ebpf.RawTracepoint, asm.FnGetAttachCookie),
 		target.FeatureToken:         token,
 		target.FeatureInitialPIDNS:  initialPIDNS,
+		// Programs tell 32-bit calls apart themselves (see leaveCompat in lang/bt).
+		target.FeatureCompatSyscalls: func() error { return nil },
 		target.FeatureRunStats: func() error {
 			c, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 			if err != nil {
@@ -152,9 +150,15 @@ func init() {
 
 		target.FeatureLargePrograms: features.HaveLargeInstructions,
 		target.FeatureBoundedLoops:  features.HaveBoundedLoops,
-		target.FeatureAtomics:       atomics,
-		target.FeatureV3ISA:         features.HaveV3ISA,
-		target.FeatureV4ISA:         features.HaveV4ISA,
+		target.FeatureAtomics: probeProgram{typ: abi.ProgSocketFilter, insns: []isa.Instruction{
+			isa.Mov64Imm(isa.R0, 0),
+			isa.StoreMem(isa.Double, isa.R10, -8, isa.R0),
+			isa.Atomic(isa.FetchAdd, isa.Double, isa.R10, -8, isa.R0),
+			isa.Mov64Imm(isa.R0, 0),
+			isa.Exit(),
+		}}.load,
+		target.FeatureV3ISA: features.HaveV3ISA,
+		target.FeatureV4ISA: features.HaveV4ISA,
 	}
 }
 
@@ -195,89 +199,111 @@ func kernelFunc(name string) func() error {
 	}
 }
 
-// load loads a program that returns 0, and attaches it for a moment where
-// attach is given.
-func load(spec *ebpf.ProgramSpec, attach func(*ebpf.Program) (link.Link, error)) error {
-	spec.Name, spec.License = "skep_probe", "GPL"
-	if spec.Instructions == nil {
-		spec.Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
+// A probeProgram is loaded to see whether the kernel takes it. It is loaded
+// here rather than by package ebpf, which decodes all of the kernel's types to
+// find the one that a program attaches to.
+type probeProgram struct {
+	typ    abi.ProgType
+	attach abi.AttachType
+	kind   typeindex.Kind // of what the program attaches to,
+	to     string         // and its name in the kernel's BTF, if any
+	insns  []isa.Instruction
+	// link attaches the program for a moment, if it is set; -1 is no
+	// descriptor.
+	link func(prog int, attach abi.AttachType) (int, error)
+}
+
+func (p probeProgram) load() error {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		return errAbsent // see kernelMachine.Load
 	}
-	prog, err := ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogDisabled: true})
+	if p.insns == nil {
+		p.insns = []isa.Instruction{isa.Mov64Imm(isa.R0, 0), isa.Exit()}
+	}
+	code, err := isa.Encode(nil, binary.NativeEndian, p.insns)
 	if err != nil {
-		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
+		return err
+	}
+	license, err := cstring("GPL")
+	if err != nil {
+		return err
+	}
+	attr := &attrProgLoad{
+		typ: uint32(p.typ), attachType: uint32(p.attach), name: objName("skep_probe"),
+		insns: ptr(code), insnCount: uint32(len(code) / isa.SlotSize), license: license,
+	}
+	if p.to != "" {
+		types, err := kernelTypes()
+		if err != nil {
 			return err
 		}
-		return &refusal{"loading a program", err}
+		typ, err := types.FindIn("", p.kind, p.to)
+		if errors.Is(err, typeindex.ErrNotFound) {
+			return errAbsent
+		}
+		if err != nil {
+			return err
+		}
+		_, id, _ := types.ID(typ)
+		attr.attachBTFID = uint32(id)
 	}
-	defer prog.Close()
-	if attach == nil {
+	prog, err := sysBPF(cmdProgLoad, attr)
+	switch {
+	case errors.Is(err, errNotSupp):
+		return errAbsent
+	case errors.Is(err, unix.EPERM) && os.Geteuid() != 0:
+		return err
+	case err != nil:
+		return &refusal{"loading a program", named(err)}
+	}
+	defer unix.Close(prog)
+	if p.link == nil {
 		return nil
 	}
-	l, err := attach(prog)
+	link, err := p.link(prog, p.attach)
 	switch {
 	case errors.Is(err, errAbsent):
 		return err
 	case err != nil:
-		return &refusal{"attaching a program", err}
-	case l == nil:
+		return &refusal{"attaching a program", named(err)}
+	case link < 0:
 		return nil
 	}
-	return l.Close()
+	return unix.Close(link)
 }
 
-func atomics() error {
-	return load(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, Instructions: asm.Instructions{
-		asm.Mov.Imm(asm.R0, 0),
-		asm.StoreMem(asm.RFP, -8, asm.R0, asm.DWord),
-		asm.FetchAdd.Mem(asm.RFP, asm.R0, asm.DWord, -8),
-		asm.Mov.Imm(asm.R0, 0),
-		asm.Return(),
-	}}, nil)
+// openTracing attaches a program that named its hook when it was loaded.
+func openTracing(prog int, _ abi.AttachType) (int, error) {
+	return sysBPF(cmdRawTracepointOpen, &attrRawTracepoint{prog: uint32(prog)})
 }
 
-// bpfCall is the raw system call, for commands that have no wrapper.
-func bpfCall(cmd uintptr, attr unsafe.Pointer, size uintptr) error {
-	_, _, errno := unix.Syscall(unix.SYS_BPF, cmd, uintptr(attr), size)
-	if errno != 0 {
-		return errno
+func linkIter(prog int, attach abi.AttachType) (int, error) {
+	return create(&attrLinkIter{prog: uint32(prog), typ: uint32(attach)})
+}
+
+// linkUprobeSession asks for a link to a file that there is not: kernels that
+// know the attach type look for the file, others refuse the type before.
+func linkUprobeSession(prog int, attach abi.AttachType) (int, error) {
+	path, err := cstring("/proc/self/no such file")
+	if err != nil {
+		return -1, err
 	}
-	return nil
+	offsets := []uint64{0}
+	_, err = create(&attrLinkUprobes{prog: uint32(prog), typ: uint32(attach), path: path, offsets: ptr(offsets), count: 1})
+	if errors.Is(err, unix.ENOENT) {
+		return -1, nil
+	}
+	return -1, errAbsent
 }
 
 // token asks for a token of no BPF file system: kernels that know the command
 // complain of the descriptor.
 func token() error {
-	attr := struct{ flags, bpffs uint32 }{0, ^uint32(0)}
-	err := bpfCall(cmdTokenCreate, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	_, err := sysBPF(cmdTokenCreate, &attrToken{bpffs: ^uint32(0)})
 	if errors.Is(err, unix.EBADF) {
 		return nil
 	}
 	return errAbsent
-}
-
-// uprobeSession asks for a link to a file that there is not: kernels that know
-// the attach type look for the file, others refuse the type before.
-func uprobeSession() error {
-	spec := &ebpf.ProgramSpec{Type: ebpf.Kprobe, AttachType: attachUprobeSession}
-	return load(spec, func(p *ebpf.Program) (link.Link, error) {
-		path, offset := []byte("/proc/self/no such file\x00"), uint64(0)
-		attr := struct {
-			prog, target, attach, flags           uint32
-			path, offsets, refCtrOffsets, cookies uint64
-			count, multiFlags, pid, _             uint32
-		}{
-			prog: uint32(p.FD()), attach: attachUprobeSession, count: 1,
-			path:    uint64(uintptr(unsafe.Pointer(&path[0]))),
-			offsets: uint64(uintptr(unsafe.Pointer(&offset))),
-		}
-		err := bpfCall(unix.BPF_LINK_CREATE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-		runtime.KeepAlive(path)
-		runtime.KeepAlive(&offset)
-		if errors.Is(err, unix.ENOENT) {
-			return nil, nil
-		}
-		return nil, errAbsent
-	})
 }
 
 // initialPIDNS reports whether this process is in the first PID namespace,

@@ -34,6 +34,7 @@ const (
 	cmdLinkUpdate        = 29
 	cmdEnableStats       = 32
 	cmdIterCreate        = 33
+	cmdTokenCreate       = 36
 )
 
 // Flags of bpf(2).
@@ -191,6 +192,10 @@ type attrLinkUpdate struct {
 
 type attrID struct {
 	id, next, flags uint32
+}
+
+type attrToken struct {
+	flags, bpffs uint32
 }
 
 // sysBPF is bpf(2). It tries again when a signal made the verifier give up.

@@ -25,6 +25,9 @@ func (v *verifier) explore() *Error {
 			return v.fail("too-complex", -1, "more than %d instructions were processed", v.cfg.limit)
 		}
 		v.st.last = int32(v.prev)
+		if v.cfg.Trace != nil {
+			v.cfg.Trace.note(v.st, v.insn)
+		}
 		in := &v.insns[v.insn]
 		n := nextInsn
 		if in.prune {

@@ -46,6 +46,10 @@ type Config struct {
 	// CPUs is how many processors the machine may have; 0 is what
 	// distributions build their kernels for.
 	CPUs int
+	// Speculation applies the rules for speculative paths whatever Caps allow.
+	Speculation bool
+	// Trace, where it is set, gets what was known at each instruction.
+	Trace *Trace
 	// Arch is the machine's architecture as GOARCH has it; empty is amd64.
 	Arch string
 	// limit is how many instructions are processed; 0 is the kernel's limit.

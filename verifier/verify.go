@@ -108,6 +108,9 @@ func (v *verifier) run() *Error {
 	}
 	v.liveRegisters()
 	v.explored = make([][]*state, len(v.insns))
+	if v.cfg.Trace != nil {
+		v.cfg.Trace.begin(v)
+	}
 	if err := v.checkFunction(0); err != nil {
 		return err
 	}

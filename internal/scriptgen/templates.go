@@ -190,7 +190,7 @@ var values = []template{
 	{text: "syscall_name({int})"},
 	{text: "buf({text}, {small})"},
 	{text: "buf(uptr({int}), {small})"},
-	{text: "buf(kptr({int}), {int})"},
+	{text: "buf(kptr({int}), tid + {int})"},
 	{text: "(enum color){int}"},
 	{"probe", hooked},
 	{text: "(a={int}, b={text})"},

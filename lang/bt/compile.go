@@ -94,7 +94,7 @@ type lowerer struct {
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int
 	counter     *ir.Func
-	zeroVar     *ir.Global
+	hidden      *ir.Global // see zero
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {
@@ -127,6 +127,7 @@ func (l *lowerer) script() {
 			only = false
 		}
 	}
+	l.enums()
 	l.man.ExitAfterBegin = only
 	if l.lossVar != nil {
 		l.lossVar.Init = make([]byte, 8*len(l.man.Losses))

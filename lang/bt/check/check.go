@@ -142,7 +142,7 @@ const maxRounds = 12
 func (c *checker) infer() {
 	before := c.diags
 	c.known, c.hoist = map[string]*Type{}, map[string]bool{}
-	for range maxRounds {
+	for left := maxRounds; left > 0; left-- {
 		c.diags = slices.Clone(before)
 		c.changed = false
 		for _, m := range c.res.Maps {
@@ -155,9 +155,27 @@ func (c *checker) infer() {
 			c.instance(inst, i)
 		}
 		if !c.changed {
-			return
+			if !c.guess() {
+				return
+			}
+			left = maxRounds
 		}
 	}
+}
+
+// guess gives the first map whose type follows from nothing but itself, as in
+// "@n = @n + 1", the type of a number, and reports whether there is one.
+func (c *checker) guess() bool {
+	if c.diags.HasErrors() {
+		return false
+	}
+	for _, m := range c.res.Maps {
+		if m.Value == nil && m.Writers > 0 {
+			m.Value, m.valueSpan = tInt64, m.Span
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) instance(inst *Instance, index int) {

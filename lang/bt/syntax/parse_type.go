@@ -57,7 +57,7 @@ func (p *parser) typeEnd(n int) (end int, sure, stars, brackets bool) {
 			return 0, false, false, false
 		}
 		sure = true
-		if n = p.balanced(n + 1); n == 0 {
+		if n = p.balanced(n+1, maxAheadTypeof); n == 0 {
 			return 0, false, false, false
 		}
 	case t.text == "struct" || t.text == "union" || t.text == "enum":
@@ -83,7 +83,7 @@ func (p *parser) typeEnd(n int) (end int, sure, stars, brackets bool) {
 			n++
 		case tLbrack:
 			brackets = true
-			if n = p.balanced(n); n == 0 {
+			if n = p.balanced(n, maxAhead); n == 0 {
 				return 0, false, false, false
 			}
 		case tIdent:
@@ -97,17 +97,32 @@ func (p *parser) typeEnd(n int) (end int, sure, stars, brackets bool) {
 	}
 }
 
-// maxAhead bounds how far brackets are followed to tell a type.
-const maxAhead = 64
+// maxAhead bounds how far brackets are followed to tell a type: one of an
+// array, or all that stands in typeof.
+const (
+	maxAhead       = 64
+	maxAheadTypeof = 1024
+)
 
 // balanced returns the number of the token behind the bracket that closes the
-// nth, or 0.
-func (p *parser) balanced(n int) int {
-	depth := 0
-	for from := n; n < from+maxAhead; n++ {
+// nth, or 0 where that is further away than limit. Blocks may stand between
+// them.
+func (p *parser) balanced(n, limit int) int {
+	depth, blocks := 0, 0
+	for from := n; n < from+limit; n++ {
 		switch p.peek(n).kind {
-		case tEOF, tSemi, tLbrace, tRbrace:
+		case tEOF:
 			return 0
+		case tSemi:
+			if blocks == 0 {
+				return 0
+			}
+		case tLbrace:
+			blocks++
+		case tRbrace:
+			if blocks--; blocks < 0 {
+				return 0
+			}
 		case tLparen, tLbrack:
 			depth++
 		case tRparen, tRbrack:
