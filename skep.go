@@ -93,6 +93,11 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 // RunOptions say how an object is run.
 type RunOptions struct {
 	Load machine.LoadOptions
+	// Engine runs the object; "" is the kernel.
+	Engine EngineName
+	// NoFilter has EngineUser trace Command without a seccomp filter: every
+	// system call stops, but the command may gain privileges, and survives skep.
+	NoFilter bool
 	// PID limits the run to a process.
 	PID int
 	// Args are positional parameters for an object that was read; nil keeps
@@ -137,9 +142,13 @@ type RunOptions struct {
 	Started func(*runner.Handle)
 }
 
-// Run runs an object in the kernel until it ends by itself or ctx is cancelled.
+// Run runs an object until it ends by itself or ctx is cancelled.
 func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error) {
-	t, err := kernel.Target()
+	engine, _, err := opts.Engine.Choose()
+	if err != nil {
+		return runner.Result{}, err
+	}
+	m, t, err := machineFor(engine, opts.NoFilter)
 	if err != nil {
 		return runner.Result{}, err
 	}
@@ -164,15 +173,18 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 		vars["skep_pid"] = pid
 		opts.Load.Vars = vars
 	}
-	return runner.Run(ctx, runner.Config{
-		Machine: kernel.New(), ELF: o.ELF, Manifest: o.Manifest,
+	c := runner.Config{
+		Machine: m, ELF: o.ELF, Manifest: o.Manifest,
 		Load: opts.Load, PID: opts.PID, Command: opts.Command, Pin: opts.Pin, Targets: opts.Targets,
 		Only: opts.Only, Filter: opts.Filter,
-		Processes: func(ctx context.Context, note func(runner.ProcessEvent)) error {
-			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
-		},
 		Events: opts.Events, Flush: opts.Flush, LiveLosses: opts.LiveLosses, Ready: opts.Ready, Started: opts.Started,
-	})
+	}
+	if engine == EngineKernel {
+		c.Processes = func(ctx context.Context, note func(runner.ProcessEvent)) error {
+			return kernel.WatchProcesses(ctx, func(e kernel.ProcessEvent) { note(runner.ProcessEvent(e)) })
+		}
+	}
+	return runner.Run(ctx, c)
 }
 
 // foreign gives an object of another compiler the manifest that can be read

@@ -76,14 +76,23 @@ func SyscallByName(name string) *Syscall {
 // SyscallByEntry returns the system call that the kernel's tracepoints name
 // sys_enter_<entry>, or nil. It differs from [SyscallByName] where the name of one
 // call is the entry of another: the event of stat is sys_enter_newstat, and
-// sys_enter_stat is that of an older call.
+// sys_enter_stat is that of an older call. Of several calls with that entry
+// (select, and _newselect of 32-bit programs) it is one of 64-bit programs.
 func SyscallByEntry(entry string) *Syscall {
+	var found *Syscall
 	for n := range syscalls {
-		if s := &syscalls[n]; s.Entry() == entry {
+		s := &syscalls[n]
+		if s.Entry() != entry {
+			continue
+		}
+		if s.numbers[AMD64] >= 0 || s.numbers[ARM64] >= 0 || s.numbers[RISCV64] >= 0 {
 			return s
 		}
+		if found == nil {
+			found = s
+		}
 	}
-	return nil
+	return found
 }
 
 // SyscallByNumber returns the system call with a number on an architecture, or

@@ -313,6 +313,7 @@ func (w *walker) noFunction() error {
 		return e
 	}
 	e := notFound(FieldFunc, "there is no kernel function %q on %s", p.Func, w.t.Name())
+	e.Hint = "a function of the kernel's source is not there either where the compiler inlined it into its callers, or where the kernel's release does not have it"
 	if types, err := w.t.Types(); err == nil {
 		e.Nearest = source.Nearest(p.Func, func(yield func(string) bool) {
 			for f := range types.Names(typeindex.KindFunc, "") {

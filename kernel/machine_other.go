@@ -13,6 +13,11 @@ import (
 // New returns a machine that says that the kernel engine needs Linux.
 func New() machine.Machine { return absent{} }
 
+// MayTrace says that the kernel engine needs Linux.
+func MayTrace() error {
+	return errors.New("programs run in the kernel on Linux only, this is " + runtime.GOOS)
+}
+
 type absent struct{}
 
 func (absent) Name() string { return "kernel" }

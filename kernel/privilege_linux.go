@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -55,6 +56,20 @@ func capabilities() (uint64, error) {
 	return 0, errors.New("/proc/self/status does not tell the capabilities")
 }
 
+// MayTrace returns nil where this process may load and attach tracing programs,
+// else an error that says what it lacks.
+func MayTrace() error {
+	if missing := missingCaps(needs{bpf: true, perfmon: true}); missing != "" {
+		return errors.New("this process lacks " + missing)
+	}
+	// Capabilities in a user namespace, or in a container, may be worth nothing.
+	err := probeProgram{typ: abi.ProgRawTracepoint}.load()
+	if errors.Is(err, fs.ErrPermission) {
+		return errors.New("the kernel lets this process load no programs")
+	}
+	return nil
+}
+
 // missingCaps names what this process lacks: "CAP_BPF and CAP_PERFMON", or ""
 // when it lacks nothing or that cannot be told.
 func missingCaps(n needs) string {
@@ -101,6 +116,8 @@ func refused(what string, err error, n needs) error {
 		e.Why = "run as root, or give it (setcap, or AmbientCapabilities of systemd); kernel.unprivileged_bpf_disabled keeps others out"
 	case e.Missing != "":
 		e.Why = "run as root, or give it (setcap, or AmbientCapabilities of systemd)"
+	case inUserNamespace() && n.perf:
+		e.Why = "in a user namespace only raw tracepoints, fentry, fexit and iterators can be attached, with a BPF token (--token); what takes a perf event (tracepoints with fields, kprobes, uprobes, profile) has to run outside of it"
 	case inUserNamespace():
 		e.Why = "the capabilities of a user namespace do not count here: ask whoever runs it for a BPF token (--token), or run outside of it"
 	case lockedDown("confidentiality"):

@@ -18,6 +18,26 @@ type Machine interface {
 	Load(ctx context.Context, elf []byte, o LoadOptions) (Loaded, error)
 }
 
+// A Starter is a Machine that starts the commands whose events it sees itself.
+type Starter interface {
+	Machine
+	// Start starts a command and stops it before its first instruction.
+	Start(command []string) (Child, error)
+}
+
+// A Child is a command that was started. PID may be called at any time, Resume
+// once.
+type Child interface {
+	PID() int
+	// Resume lets the command run; ended is called when it has ended.
+	Resume(ended func()) error
+	// End ends the command if it runs still, and returns its exit code, 128 and
+	// the number of the signal that ended it, or -1 when it did not end by itself.
+	End() int
+	// Kill ends the command at once, also when it was never resumed.
+	Kill()
+}
+
 // LoadOptions steer Load.
 type LoadOptions struct {
 	// Vars are values for variables in read-only data, by name. Those that

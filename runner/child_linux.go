@@ -86,14 +86,17 @@ func startChild(command []string) (*child, error) {
 	return c, nil
 }
 
-// resume lets the child run; ended is called when it has ended.
-func (c *child) resume(ended func()) error {
+// PID is the number of the process.
+func (c *child) PID() int { return c.pid }
+
+// Resume lets the child run; ended is called when it has ended.
+func (c *child) Resume(ended func()) error {
 	c.run <- ended
 	return nil
 }
 
-// end ends the child, if it runs still, and returns its exit code.
-func (c *child) end() int {
+// End ends the child, if it runs still, and returns its exit code.
+func (c *child) End() int {
 	select {
 	case <-c.exited:
 		return c.code
@@ -103,13 +106,13 @@ func (c *child) end() int {
 	select {
 	case <-c.exited:
 	case <-time.After(time.Second):
-		c.kill()
+		c.Kill()
 	}
 	return -1
 }
 
-// kill ends the child at once, also when it was never resumed.
-func (c *child) kill() {
+// Kill ends the child at once, also when it was never resumed.
+func (c *child) Kill() {
 	select {
 	case <-c.exited:
 		return

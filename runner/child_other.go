@@ -12,13 +12,14 @@ var errNoChildren = errors.New("commands are only run on Linux")
 
 func osSignal(int) os.Signal { return nil }
 
-type child struct{ pid int }
+type child struct{}
 
 func startChild([]string) (*child, error) { return nil, errNoChildren }
 
-func (c *child) resume(func()) error { return nil }
-func (c *child) end() int            { return -1 }
-func (c *child) kill()               {}
+func (c *child) PID() int            { return 0 }
+func (c *child) Resume(func()) error { return nil }
+func (c *child) End() int            { return -1 }
+func (c *child) Kill()               {}
 
 func watchProcess(int, context.CancelFunc) (func(), error) { return func() {}, nil }
 

@@ -138,7 +138,12 @@ func (n *names) append(dst []byte, v *Value, esc Escape, indent int) []byte {
 	return strconv.AppendInt(dst, v.Int, 10)
 }
 
+// appendAddress appends an address that has no name, as C++ shows a pointer:
+// without 0x if it is null.
 func appendAddress(dst []byte, addr uint64) []byte {
+	if addr == 0 {
+		return append(dst, '0')
+	}
 	return strconv.AppendUint(append(dst, "0x"...), addr, 16)
 }
 

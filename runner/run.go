@@ -91,11 +91,12 @@ type run struct {
 	values  []Value
 	dec     decoder
 	cut     uint64 // strings cut, those of snapshots included
-	child   *child
+	child   machine.Child
 	files   captures
 	links   []held
 	seen    map[object.Loss]uint64
-	last    machine.Var // see object.LastRecordVar; nil when there is none
+	zeroed  map[string]bool // maps without keys that had a value when they were set to zero
+	last    machine.Var     // see object.LastRecordVar; nil when there is none
 	// When losses were looked at and missed runs were asked for, and how long to
 	// wait until that is done again.
 	checked, asked         time.Time
@@ -149,10 +150,10 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	}
 	if len(c.Command) > 0 {
 		var err error
-		if r.child, err = startChild(c.Command); err != nil {
+		if r.child, err = start(c.Machine, c.Command); err != nil {
 			return r.result, err
 		}
-		defer r.child.kill()
+		defer r.child.Kill()
 	}
 	r.Load.Stats = r.Load.Stats || r.Only == object.KindBench
 	if err := r.setVars(); err != nil {
@@ -167,6 +168,18 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	r.stop()
 	close(r.over)
 	return r.result, errors.Join(err, r.files.close(), loaded.Close())
+}
+
+// start starts a command, stopped: by the machine, where that sees to it.
+func start(m machine.Machine, command []string) (machine.Child, error) {
+	if s, ok := m.(machine.Starter); ok {
+		return s.Start(command)
+	}
+	c, err := startChild(command)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // setVars gives the object what only this run knows.
@@ -185,7 +198,7 @@ func (r *run) setVars() error {
 		set("skep_pid", uint64(r.PID))
 	}
 	if r.child != nil {
-		set("skep_cpid", uint64(r.child.pid))
+		set("skep_cpid", uint64(r.child.PID()))
 	}
 	if dev, ino, err := device("/proc/self/ns/pid"); err == nil {
 		set("skep_pidns_dev", dev)
@@ -244,7 +257,7 @@ func (r *run) all(parent context.Context) error {
 	}
 	if r.Processes != nil && r.namesUsers() {
 		if r.child != nil {
-			r.names.processes.seed(r.child.pid)
+			r.names.processes.seed(r.child.PID())
 		}
 		if r.PID != 0 {
 			r.names.processes.seed(r.PID)
@@ -295,7 +308,7 @@ func (r *run) all(parent context.Context) error {
 		return errors.Join(err, r.detach())
 	}
 	if r.child != nil {
-		if err := r.child.resume(cancel); err != nil {
+		if err := r.child.Resume(cancel); err != nil {
 			return errors.Join(err, r.detach())
 		}
 	}
@@ -345,7 +358,7 @@ func (r *run) finish(err error) error {
 	missed := r.missed()
 	errs := []error{r.detach()}
 	if r.child != nil {
-		r.result.ChildCode = r.child.end()
+		r.result.ChildCode = r.child.End()
 	}
 	if err := r.drainBuffers(); err != nil {
 		return errors.Join(append(errs, err)...)

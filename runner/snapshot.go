@@ -238,8 +238,7 @@ func (r *run) aggregate(m *object.MapShow, slot int, data []byte) (a Aggregate, 
 		switch m.Agg {
 		case object.AggCount, object.AggSum:
 			a.Number += word(0)
-			// The element of a map without keys is always there.
-			set = set || len(m.Keys) > 0 || word(0) != 0
+			set = set || word(0) != 0 || word(1) != 0
 		case object.AggMin, object.AggMax:
 			if word(1) == 0 {
 				continue
@@ -269,7 +268,9 @@ func (r *run) aggregate(m *object.MapShow, slot int, data []byte) (a Aggregate, 
 			}
 		}
 	}
-	if len(m.Keys) > 0 && m.Agg != object.AggTseries {
+	// The element of a map without keys is always there, even if no program
+	// gave it a value.
+	if len(m.Keys) > 0 && m.Agg != object.AggTseries || r.zeroed[m.Name] {
 		set = true
 	}
 	if a.Count > 0 {
@@ -382,12 +383,20 @@ func (r *run) wipe(m *object.MapShow, zero bool) error {
 	}
 	var keys [][]byte
 	var size int
+	zeroed := false
 	if err := mm.All(func(key, value []byte) bool {
 		keys, size = append(keys, bytes.Clone(key)), len(value)
+		if zero && len(m.Keys) == 0 {
+			_, zeroed = r.aggregate(m, (mm.ValueSize()+7)/8*8, value)
+		}
 		return true
 	}); err != nil {
 		return err
 	}
+	if r.zeroed == nil {
+		r.zeroed = map[string]bool{}
+	}
+	r.zeroed[m.Name] = zeroed
 	for _, k := range keys {
 		if zero || len(m.Keys) == 0 {
 			err = mm.Update(k, make([]byte, size))

@@ -14,7 +14,7 @@ const maxOffset = 1 << 29
 // sane forgets the ranges of a scalar in which no number is left, which only
 // impossible paths have (reg_bounds_sanity_check).
 func (v *verifier) sane(r *reg) {
-	if r.typ == scalar && r.Contradictory() {
+	if r.typ == scalar && v.cfg.Kernel >= linux6_12 && r.Contradictory() {
 		r.ForgetRanges()
 	}
 }
@@ -81,7 +81,7 @@ func (v *verifier) unary(op isa.Instruction, alu isa.ALUOp) *Error {
 	if op.Class() == isa.ClassALU {
 		r.ZeroExtend32()
 	}
-	r.Sync()
+	v.rules.Sync(&r.Scalar)
 	r.clearID()
 	v.sane(r)
 	return nil
@@ -139,12 +139,12 @@ func (v *verifier) move(op isa.Instruction) *Error {
 		v.setUnknown(dst)
 		if !reg64 {
 			dst.ZeroExtend32()
-			dst.Sync()
+			v.rules.Sync(&dst.Scalar)
 		}
 		return nil
 	}
 	// A copy that keeps the value keeps what links it to the original.
-	same := src.width() <= 32
+	same := src.width() <= 32 && v.cfg.Kernel >= linux6_12
 	if size > 0 {
 		same = src.UMax < 1<<(8*size-1)
 	}
@@ -163,7 +163,7 @@ func (v *verifier) move(op isa.Instruction) *Error {
 			dst.SignExtend32(size)
 		}
 		dst.ZeroExtend32()
-		dst.Sync()
+		v.rules.Sync(&dst.Scalar)
 	}
 	v.sane(dst)
 	return nil
@@ -228,6 +228,23 @@ func (v *verifier) binary(op isa.Instruction, alu isa.ALUOp) *Error {
 	return nil
 }
 
+// constIn reports whether r is one number, or its lower half is.
+func (r *reg) constIn(only32 bool) bool {
+	if only32 {
+		return r.IsConst32()
+	}
+	return r.IsConst()
+}
+
+// contradictoryIn reports whether no number is left in the part of r that an
+// operation takes, by its ranges.
+func (r *reg) contradictoryIn(only32 bool) bool {
+	if only32 {
+		return r.IsConst32() && (r.S32Min != r.S32Max || r.U32Min != r.U32Max) || r.S32Min > r.S32Max || r.U32Min > r.U32Max
+	}
+	return r.IsConst() && (r.SMin != r.SMax || r.UMin != r.UMax) || r.SMin > r.SMax || r.UMin > r.UMax
+}
+
 // computable reports whether the range of a result is computed
 // (is_safe_to_compute_dst_reg_range).
 func computable(alu isa.ALUOp, only32 bool, o *reg) bool {
@@ -246,7 +263,11 @@ func computable(alu isa.ALUOp, only32 bool, o *reg) bool {
 // scalarOp computes the range of a number (adjust_scalar_min_max_vals).
 func (v *verifier) scalarOp(op isa.Instruction, alu isa.ALUOp, dst, o *reg) *Error {
 	only32 := op.Class() == isa.ClassALU
-	if !computable(alu, only32, o) {
+	if v.cfg.Kernel < linux6_12 && o.contradictoryIn(only32) {
+		v.setUnknown(dst)
+		return nil
+	}
+	if v.cfg.Kernel < linux6_12 && (alu == isa.Or || alu == isa.Xor || alu == isa.Mul) && !o.constIn(only32) || !computable(alu, only32, o) {
 		v.setUnknown(dst)
 		if only32 && v.cfg.Kernel >= linux6_18 {
 			dst.Scalar = domain.Unknown
@@ -260,11 +281,11 @@ func (v *verifier) scalarOp(op isa.Instruction, alu isa.ALUOp, dst, o *reg) *Err
 	}
 	switch alu {
 	case isa.Add:
-		dst.Add(&o.Scalar)
+		v.rules.Add(&dst.Scalar, &o.Scalar)
 	case isa.Sub:
-		dst.Sub(&o.Scalar)
+		v.rules.Sub(&dst.Scalar, &o.Scalar)
 	case isa.Mul:
-		dst.Mul(&o.Scalar)
+		v.rules.Mul(&dst.Scalar, &o.Scalar)
 	case isa.And, isa.Or:
 		if o.IsConst() {
 			if err := v.forkSign(op, dst); err != nil {
@@ -272,12 +293,12 @@ func (v *verifier) scalarOp(op isa.Instruction, alu isa.ALUOp, dst, o *reg) *Err
 			}
 		}
 		if alu == isa.And {
-			dst.And(&o.Scalar)
+			v.rules.And(&dst.Scalar, &o.Scalar)
 		} else {
-			dst.Or(&o.Scalar)
+			v.rules.Or(&dst.Scalar, &o.Scalar)
 		}
 	case isa.Xor:
-		dst.Xor(&o.Scalar)
+		v.rules.Xor(&dst.Scalar, &o.Scalar)
 	default:
 		n := uint(o.UMin)
 		switch {
@@ -298,7 +319,7 @@ func (v *verifier) scalarOp(op isa.Instruction, alu isa.ALUOp, dst, o *reg) *Err
 	if only32 {
 		dst.ZeroExtend32()
 	}
-	dst.Sync()
+	v.rules.Sync(&dst.Scalar)
 	return nil
 }
 
@@ -431,7 +452,7 @@ func (v *verifier) movePointer(op isa.Instruction, alu isa.ALUOp, ptr, off *reg)
 	if err := v.offsetSane(dst, d, name); err != nil {
 		return err
 	}
-	dst.Sync()
+	v.rules.Sync(&dst.Scalar)
 	if err := v.sanitizeBounds(op, dst); err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ var argKinds = map[abi.ArgType][]accepted{
 	abi.ArgPtrToBTFID:           {{ptrBTF, 0}, {ptrBTF, trusted}, {ptrBTF, rcu}},
 	abi.ArgPtrToSpinLock:        {{ptrMapValue, 0}, {ptrBTF, alloc}},
 	abi.ArgPtrToRingbufMem:      {{ptrMem, ringbufMem}},
+	abi.ArgPtrToAllocMem:        {{ptrMem, ringbufMem}},
 	abi.ArgPtrToPercpuBTFID:     {{ptrBTF, percpu}, {ptrBTF, percpu | rcu}, {ptrBTF, percpu | trusted}},
 	abi.ArgPtrToFunc:            {{ptrFunc, 0}},
 	abi.ArgPtrToStack:           {{ptrStack, 0}},

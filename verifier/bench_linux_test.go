@@ -19,7 +19,7 @@ func BenchmarkKernel(b *testing.B) {
 		}
 	}
 	for s := *seed; s < *seed+300; s++ {
-		programs = append(programs, generate(s))
+		programs = append(programs, generate(s, Config{}))
 	}
 	var ratios []float64
 	var ours, theirs time.Duration

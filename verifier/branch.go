@@ -97,20 +97,20 @@ func (v *verifier) branch(op isa.Instruction) (next, *Error) {
 	if dst.typ == scalar && src.typ == scalar {
 		// A number that is compared with itself is no exception, as in the
 		// kernel: one of the ways is then one that no run takes.
-		domain.Assume(cond.Not(), &dst.Scalar, &src.Scalar, only32)
-		domain.Assume(cond, &odst.Scalar, &osrc.Scalar, only32)
+		v.rules.Assume(cond.Not(), &dst.Scalar, &src.Scalar, only32)
+		v.rules.Assume(cond, &odst.Scalar, &osrc.Scalar, only32)
 		v.sane(dst)
 		v.sane(src)
 		v.sane(odst)
 		v.sane(osrc)
 	}
 	if byReg && src.typ == scalar && src.id != 0 {
-		syncLinked(v.st, src, linked)
-		syncLinked(other, osrc, linked)
+		v.syncLinked(v.st, src, linked)
+		v.syncLinked(other, osrc, linked)
 	}
 	if dst.typ == scalar && dst.id != 0 {
-		syncLinked(v.st, dst, linked)
-		syncLinked(other, odst, linked)
+		v.syncLinked(v.st, dst, linked)
+		v.syncLinked(other, odst, linked)
 	}
 	v.equalPointers(op, cond, only32, dst, src, odst, osrc)
 	if !only32 && !byReg && op.Imm == 0 && (cond == domain.EQ || cond == domain.NE) && dst.has(maybeNull) {
@@ -191,7 +191,7 @@ func (v *verifier) taken(cond domain.Cond, a, b *reg, only32 bool) domain.Truth 
 		}
 		return domain.Maybe
 	}
-	return domain.Compare(cond, &a.Scalar, &b.Scalar, only32)
+	return v.rules.Compare(cond, &a.Scalar, &b.Scalar, only32)
 }
 
 // packetTaken is taken for packet pointers that were compared with the end
@@ -252,7 +252,7 @@ func (v *verifier) collectLinked(id uint32, l linkedRegs) linkedRegs {
 
 // syncLinked passes on what was found out about a number to its copies
 // (sync_linked_regs).
-func syncLinked(st *state, known *reg, l linkedRegs) {
+func (v *verifier) syncLinked(st *state, known *reg, l linkedRegs) {
 	for i := range l.len() {
 		f, k, isReg := l.at(i)
 		var r *reg
@@ -272,7 +272,7 @@ func syncLinked(st *state, known *reg, l linkedRegs) {
 		d := domain.Const(uint64(int64(r.off - known.off)))
 		*r = *known
 		r.id, r.off = id, off
-		r.Scalar.Add(&d)
+		v.rules.Add(&r.Scalar, &d)
 	}
 }
 

@@ -304,7 +304,7 @@ func (v *verifier) btfAccess(p *reg, at, off, size int, write, loads bool) (reg,
 	switch {
 	case !v.cfg.Caps.perfmon():
 		return unknown, v.fail("object-needs-cap", at, "reading a struct %s needs CAP_PERFMON", name)
-	case !gplCompatible(v.prog.License):
+	case !gplCompatible(v.prog.License) && !p.has(alloc):
 		return unknown, v.fail("object-gpl", at, "a struct %s can be read by programs under a GPL-compatible licence only, and this one's is %q", name, v.prog.License)
 	case off < 0:
 		return unknown, v.fail("object-out-of-bounds", at, "offset %d of struct %s", off, name)
@@ -314,12 +314,19 @@ func (v *verifier) btfAccess(p *reg, at, off, size int, write, loads bool) (reg,
 		return unknown, v.fail("object-elsewhere", at, "a struct %s in user memory is accessed directly; use bpf_probe_read_user", name)
 	case p.has(percpu):
 		return unknown, v.fail("object-elsewhere", at, "a struct %s of each processor is accessed directly; use bpf_per_cpu_ptr", name)
-	case write:
+	case write && !p.has(alloc):
 		return unknown, v.fail("object-read-only", at, "a struct %s can be read only", name)
 	}
+	if p.has(alloc) {
+		for _, f := range v.objectFields(p.obj) {
+			if off < int(f.off+f.size) && int(f.off) < off+size {
+				return unknown, v.fail("special-field", at, "the %s at offset %d of struct %s cannot be read or written by instructions", f.kind, f.off, name)
+			}
+		}
+	}
 	w, err := v.walk(t, at, off, size)
-	if err != nil || w.to == nil {
-		return unknown, err
+	if err != nil || w.to == nil || p.has(alloc) {
+		return unknown, err // what objects of the program hold are numbers
 	}
 	f := w.flags
 	switch {
@@ -377,7 +384,9 @@ func (v *verifier) walk(t btf.Type, at, off, size int) (walked, *Error) {
 			members, length = s.Members, int(s.Size)
 		case *btf.Union:
 			members, length = s.Members, int(s.Size)
-			f |= untrusted
+			if len(members) != 1 { // as __bpf_md_ptr has it
+				f |= untrusted
+			}
 		}
 		if off+size > length {
 			// A flexible array at the end may be read.
@@ -556,11 +565,25 @@ func (v *verifier) btfArgument(r *reg, at int, t abi.ArgType, meta *callMeta) *E
 	if r.flags&percpu != 0 && t.Base() == abi.ArgPtrToPercpuBTFID {
 		return nil
 	}
+	switch meta.helper.ID {
+	case helperSpinLock, helperSpinUnlock:
+		return nil // an object of the program, whose lock is looked up later
+	case helperKptrXchg:
+		if r.has(alloc) {
+			if at == 1 {
+				return nil
+			}
+			return v.kptrMatches(meta.field, r, at)
+		}
+	}
 	if r.has(alloc) {
-		return v.unsupported("allocated objects as arguments of %s", name)
+		return v.fail("argument-type", at, "%s takes a kernel object in r%d, and it holds one of the program's (struct %s)", name, at, v.btfName(r.obj))
 	}
 	if r.has(maybeNull) && (!t.Has(abi.PtrMaybeNull) || t.Has(abi.ObjRelease)) {
 		return v.fail("argument-null", at, "r%d (%s) may be null, which %s does not take", at, v.typeName(r), name)
+	}
+	if meta.helper.ID == helperKptrXchg {
+		return v.kptrMatches(meta.field, r, at)
 	}
 	want := meta.proto.BTFTypes[at]
 	if t.Base() == abi.ArgPtrToBTFIDSockCommon {
@@ -600,9 +623,15 @@ func (v *verifier) btfResult(meta *callMeta, r *reg, f flags) *Error {
 		if meta.field == nil {
 			return v.unsupported("what bpf_kptr_xchg returns")
 		}
-		idx, err := v.kernelType(meta.field.to.TypeName())
+		idx, local, err := v.kptrTarget(meta.field)
 		if err != nil {
 			return err
+		}
+		if local {
+			f |= alloc
+			if meta.field.kind == fieldKptrPercpu {
+				f |= percpu
+			}
 		}
 		*r = pointer(ptrBTF, f, idx)
 		return nil
@@ -659,4 +688,41 @@ func (v *verifier) loadKsym(op isa.Instruction, dst *reg) *Error {
 		*dst = pointer(ptrMem, rdonly, uint32(size))
 	}
 	return nil
+}
+
+// mapStructs are the kernel's structures of maps, by type; that of most is
+// bpf_array.
+var mapStructs = map[abi.MapType]string{
+	abi.MapHash: "bpf_htab", abi.MapPercpuHash: "bpf_htab", abi.MapLRUHash: "bpf_htab", abi.MapLRUPercpuHash: "bpf_htab",
+	abi.MapHashOfMaps: "bpf_htab", abi.MapArray: "bpf_array", abi.MapPercpuArray: "bpf_array", abi.MapArrayOfMaps: "bpf_array",
+	abi.MapProgArray: "bpf_array", abi.MapPerfEventArray: "bpf_array", abi.MapCgroupArray: "bpf_array", abi.MapLPMTrie: "lpm_trie",
+	abi.MapRingbuf: "bpf_ringbuf_map", abi.MapUserRingbuf: "bpf_ringbuf_map", abi.MapQueue: "bpf_queue_stack",
+	abi.MapStack: "bpf_queue_stack", abi.MapBloomFilter: "bpf_bloom_filter", abi.MapStackTrace: "bpf_stack_map",
+}
+
+// mapStructAccess checks a read of a map's own structure in the kernel
+// (check_ptr_to_map_access).
+func (v *verifier) mapStructAccess(p *reg, at, off, size int, write bool) (reg, *Error) {
+	unknown := scalarReg(domain.Unknown)
+	m := v.maps[p.obj]
+	name, ok := mapStructs[m.Type]
+	switch {
+	case !ok:
+		return unknown, v.unsupported("reading the structure of a map of type %s", m.Type)
+	case !v.cfg.Caps.perfmon():
+		return unknown, v.fail("object-needs-cap", at, "reading the structure of a map needs CAP_PERFMON")
+	case off < 0:
+		return unknown, v.fail("object-out-of-bounds", at, "offset %d of struct %s", off, name)
+	case write:
+		return unknown, v.fail("object-read-only", at, "struct %s, which map %s is for the kernel, can be read only", name, m.Name)
+	}
+	t, err := v.kernelType(name)
+	if err != nil {
+		return unknown, err
+	}
+	w, err := v.walk(v.types.list[t], at, off, size)
+	if err != nil || w.to == nil {
+		return unknown, err
+	}
+	return pointer(ptrBTF, w.flags&^(trusted|rcu), v.typeIndex(w.to)), nil
 }

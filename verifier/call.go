@@ -25,11 +25,14 @@ type callMeta struct {
 	dynptr     uint32
 	dynptrType int32
 	dynptrRef  uint32
+	cloned     uint32 // the reference of the dynptr that is cloned
 	field      *mapField
 	retType    uint32 // BTF type of what is returned, by an argument
 	changes    bool   // packets may move
 	// keyInRange: the key is a constant that the array has.
 	keyInRange bool
+	// callback is a function that is followed once, when the helper was called.
+	callback *frame
 }
 
 // protoOf is how the program may call a helper, or nil.
@@ -51,7 +54,7 @@ func (v *verifier) protoOf(id int64) *abi.Proto {
 // call does a call of a helper, a function of the program or of the kernel.
 func (v *verifier) call(op isa.Instruction) (next, *Error) {
 	if v.st.activeLocks > 0 {
-		if op.Src == isa.CallHelper && !lockHelper(op.Imm) || op.Src == isa.CallKernel && !v.kfuncUnderLock(op.Imm) {
+		if op.Src == isa.CallHelper && !lockHelper(op.Imm) || op.Src == isa.CallKernel && !kfuncUnderLock(v.kfuncName(op)) {
 			return 0, v.fail("call-under-lock", -1, "no function may be called while a lock is held")
 		}
 	}
@@ -61,7 +64,7 @@ func (v *verifier) call(op isa.Instruction) (next, *Error) {
 	case isa.CallKernel:
 		return v.callKfunc(op)
 	}
-	return nextInsn, v.callHelper(op)
+	return v.callHelper(op)
 }
 
 func lockHelper(id int64) bool {
@@ -69,14 +72,14 @@ func lockHelper(id int64) bool {
 }
 
 // callHelper does a call of a helper (check_helper_call).
-func (v *verifier) callHelper(op isa.Instruction) *Error {
+func (v *verifier) callHelper(op isa.Instruction) (next, *Error) {
 	h := abi.HelperByID(int32(op.Imm))
 	if h == nil || h.Since > v.cfg.Kernel {
-		return v.fail("unknown-helper", -1, "Linux %s has no helper %d", v.cfg.Kernel, op.Imm)
+		return 0, v.fail("unknown-helper", -1, "Linux %s has no helper %d", v.cfg.Kernel, op.Imm)
 	}
 	c, ok := h.Call(v.cfg.Kernel, v.prog.Type)
 	if !ok {
-		return v.fail("helper-not-allowed", -1, "programs of type %s cannot call %s", v.prog.Type, h.Name)
+		return 0, v.fail("helper-not-allowed", -1, "programs of type %s cannot call %s", v.prog.Type, h.Name)
 	}
 	proto := c.Proto
 	if v.prog.Sleepable && c.Sleepable != nil {
@@ -88,60 +91,67 @@ func (v *verifier) callHelper(op isa.Instruction) *Error {
 			has = v.cfg.Caps.perfmon()
 		}
 		if !has {
-			return v.fail("helper-not-allowed", -1, "calling %s needs %s", h.Name, c.Capability)
+			return 0, v.fail("helper-not-allowed", -1, "calling %s needs %s", h.Name, c.Capability)
 		}
 	}
 	if c.Conditional {
 		if err := v.conditionalHelper(h); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if proto.GPLOnly && !gplCompatible(v.prog.License) {
-		return v.fail("helper-gpl", -1, "%s can be called by programs under a GPL-compatible licence only, and this one's is %q", h.Name, v.prog.License)
+		return 0, v.fail("helper-gpl", -1, "%s can be called by programs under a GPL-compatible licence only, and this one's is %q", h.Name, v.prog.License)
 	}
 	if proto.MightSleep && !v.mayBeAsleep() {
-		return v.fail("helper-sleeps", -1, "%s may sleep, and the program may not", h.Name)
+		return 0, v.fail("helper-sleeps", -1, "%s may sleep, and the program may not", h.Name)
 	}
 	if proto.MightSleep && v.st.rcu > 0 {
-		return v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called between bpf_rcu_read_lock and unlock", h.Name)
+		return 0, v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called between bpf_rcu_read_lock and unlock", h.Name)
 	}
 	if proto.MightSleep && v.st.preempt > 0 {
-		return v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called with preemption disabled", h.Name)
+		return 0, v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called with preemption disabled", h.Name)
 	}
 	meta := callMeta{helper: h, proto: proto, m: -1}
 	for i := range proto.Args {
 		if err := v.argument(i, &meta); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := v.recordMap(&meta); err != nil {
-		return err
+		return 0, err
 	}
 	if meta.raw.size > 0 {
 		if err := v.clobberStack(&meta.raw); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if meta.release != 0 {
 		if err := v.release(&meta); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	meta.changes = changesPacket(h)
 	if err := v.helperSpecial(&meta); err != nil {
-		return err
+		return 0, err
 	}
 	v.scratchCaller(v.st.frame())
 	if err := v.helperResult(&meta); err != nil {
-		return err
+		return 0, err
 	}
 	if err := v.mapFits(&meta); err != nil {
-		return err
+		return 0, err
 	}
 	if meta.changes {
 		v.forgetPackets()
 	}
-	return nil
+	if f := meta.callback; f != nil {
+		st := v.st
+		st.cur++
+		st.frames[st.cur] = f
+		v.insn = v.subprogs[f.subprog].start
+		return nextHere, nil
+	}
+	return nextInsn, nil
 }
 
 // mayBeAsleep reports whether the code that runs may sleep.
@@ -290,7 +300,7 @@ func (v *verifier) helperSpecial(meta *callMeta) *Error {
 			return err
 		}
 		f := v.st.frame()
-		if uint64(f.callbackDepth) < regs[1].UMax {
+		if uint64(f.callbackDepth) < regs[1].UMax || !v.cfg.callbacksRepeat() {
 			return v.pushCallback(meta, callbackLoop)
 		}
 		f.callbackDepth = 0
@@ -339,6 +349,9 @@ func (v *verifier) helperResult(meta *callMeta) *Error {
 	case abi.RetPtrToMem:
 		*r0 = pointer(ptrMem, f, meta.memSize)
 	case abi.RetPtrToAllocMem:
+		if f&alloc != 0 { // as Linux 6.1 calls records of ring buffers
+			f = f&^alloc | ringbufMem
+		}
 		*r0 = pointer(ptrMem, f, meta.memSize)
 	case abi.RetPtrToBTFID, abi.RetPtrToMemOrBTFID:
 		if err := v.btfResult(meta, r0, f); err != nil {
@@ -398,7 +411,7 @@ func (v *verifier) refineResult(meta *callMeta, r *reg) {
 	case helperGetStack, helperGetTaskStack, helperProbeReadStr, helperProbeReadKernelStr, helperProbeReadUserStr:
 		r.SMax, r.S32Max = int64(meta.maxSize), int32(meta.maxSize)
 		r.SMin, r.S32Min = -maxErrno, -maxErrno
-		r.Sync()
+		v.rules.Sync(&r.Scalar)
 		v.sane(r)
 	case helperGetSMPProcessorID:
 		if v.cfg.Kernel < linux6_12 {
@@ -408,7 +421,7 @@ func (v *verifier) refineResult(meta *callMeta, r *reg) {
 		r.Scalar = domain.Unknown
 		r.UMin, r.UMax, r.U32Min, r.U32Max = 0, n, 0, uint32(n)
 		r.SMin, r.SMax, r.S32Min, r.S32Max = 0, int64(n), 0, int32(n)
-		r.Sync()
+		v.rules.Sync(&r.Scalar)
 	}
 }
 
@@ -437,13 +450,8 @@ func castHelper(id int32) bool {
 // exit leaves the frame, or the program.
 func (v *verifier) exit() (next, *Error) {
 	if v.st.cur == 0 {
-		switch {
-		case v.st.activeLocks > 0:
-			return 0, v.fail("lock-held", -1, "the program ends while a lock is held")
-		case v.st.rcu > 0:
-			return 0, v.fail("rcu-held", -1, "the program ends without bpf_rcu_read_unlock")
-		case v.st.preempt > 0:
-			return 0, v.fail("preemption-disabled", -1, "the program ends with preemption disabled")
+		if err := v.heldAtEnd("the program ends"); err != nil {
+			return 0, err
 		}
 	}
 	if err := v.leakedRefs(); err != nil {
@@ -456,6 +464,19 @@ func (v *verifier) exit() (next, *Error) {
 		return 0, err
 	}
 	return nextDone, nil
+}
+
+// heldAtEnd reports what has to be left before the program is.
+func (v *verifier) heldAtEnd(what string) *Error {
+	switch {
+	case v.st.activeLocks > 0:
+		return v.fail("lock-held", -1, "%s while a lock is held", what)
+	case v.st.rcu > 0:
+		return v.fail("rcu-held", -1, "%s without bpf_rcu_read_unlock", what)
+	case v.st.preempt > 0:
+		return v.fail("preemption-disabled", -1, "%s with preemption disabled", what)
+	}
+	return nil
 }
 
 // leaveFrame returns to the caller (prepare_func_exit).
@@ -478,6 +499,9 @@ func (v *verifier) leaveFrame() (next, *Error) {
 			return 0, v.fail("callback-return", 0, "a callback returns %v, and may return %v", r0.Scalar, callee.retRange)
 		}
 		v.insn = int(callee.callsite)
+		if !v.cfg.callbacksRepeat() {
+			v.insn++
+		}
 	} else {
 		caller.regs[0] = *r0
 		v.insn = int(callee.callsite) + 1
@@ -485,7 +509,7 @@ func (v *verifier) leaveFrame() (next, *Error) {
 	v.freeFrames = append(v.freeFrames, callee)
 	st.frames[st.cur] = nil
 	st.cur--
-	if callback {
+	if callback && v.cfg.callbacksRepeat() {
 		v.widen(st.previousAt(v.insn), st)
 	}
 	return nextHere, nil
@@ -501,8 +525,12 @@ func (r retRange) holds(x *reg, only32 bool) bool {
 	return int64(r.lo) <= x.SMin && x.SMax <= int64(r.hi)
 }
 
-// checkReturn checks what the program returns (check_return_code).
-func (v *verifier) checkReturn() *Error {
+// checkReturn checks what the program returns.
+func (v *verifier) checkReturn() *Error { return v.checkReturnIn(0) }
+
+// checkReturnIn checks what the program returns, in a register
+// (check_return_code).
+func (v *verifier) checkReturnIn(at isa.Register) *Error {
 	f := v.st.frame()
 	sub := f.subprog != 0
 	p := v.prog
@@ -511,38 +539,38 @@ func (v *verifier) checkReturn() *Error {
 			return nil
 		}
 	}
-	if err := v.read(0); err != nil {
+	if err := v.read(at); err != nil {
 		return err
 	}
-	r0 := &v.regs()[0]
-	if v.leaks(r0) {
-		return v.fail("pointer-returned", 0, "returning a pointer needs CAP_PERFMON")
+	r := &v.regs()[at]
+	if v.leaks(r) {
+		return v.fail("pointer-returned", int(at), "returning a pointer needs CAP_PERFMON")
 	}
 	what := "the program returns"
-	var r retRange
+	var want retRange
 	only32 := false
 	switch {
 	case f.inAsync:
-		what, r = "an asynchronous callback returns", retRange{0, 0}
+		what, want = "an asynchronous callback returns", retRange{0, 0}
 	case sub:
-		if r0.typ != scalar {
-			return v.fail("return-type", 0, "a global function returns a %s, not a number", v.typeName(r0))
+		if r.typ != scalar {
+			return v.fail("return-type", int(at), "a global function returns a %s, not a number", v.typeName(r))
 		}
 		return nil
 	default:
 		var limited bool
-		if r, only32, limited = v.returnRange(); !limited {
+		if want, only32, limited = v.returnRange(); !limited {
 			return nil
 		}
 	}
-	if r0.typ != scalar {
-		return v.fail("return-type", 0, "%s a %s, not a number", what, v.typeName(r0))
+	if r.typ != scalar {
+		return v.fail("return-type", int(at), "%s a %s, not a number", what, v.typeName(r))
 	}
-	if err := v.precise(0); err != nil {
+	if err := v.precise(at); err != nil {
 		return err
 	}
-	if !r.holds(r0, only32) {
-		return v.fail("return-value", 0, "%s a value (%v) that may be outside of %d to %d", what, r0.Scalar, r.lo, r.hi)
+	if !want.holds(r, only32) {
+		return v.fail("return-value", int(at), "%s a value (%v) that may be outside of %d to %d", what, r.Scalar, want.lo, want.hi)
 	}
 	return nil
 }

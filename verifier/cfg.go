@@ -211,6 +211,11 @@ func (v *verifier) checkCFG() *Error {
 			v.edges(to, func(t int) { vs.edges[vs.n] = int32(t); vs.n++ })
 			stack = append(stack, vs)
 		case grey:
+			op := v.insns[from].op
+			recursion := v.cfg.recursionIsBackEdge() && op.IsCall() && op.Src == isa.CallPseudo
+			if recursion {
+				return v.failAt(from, "recursion", "function %d calls itself, by instruction %d", v.insns[to].subprog, from)
+			}
 			if !v.cfg.Caps.bpf() {
 				return v.failAt(from, "back-edge", "a loop, from instruction %d back to %d, needs CAP_BPF", from, to)
 			}
@@ -305,11 +310,14 @@ func (v *verifier) markPoints() {
 					in.prune = true
 				}
 				if syncCallbackHelper(op.Imm) {
-					in.prune, in.jump, in.checkpoint, in.callback = true, true, true, true
+					in.prune, in.jump, in.checkpoint, in.callback = true, true, v.cfg.callbacksRepeat(), v.cfg.callbacksRepeat()
 				}
 			case isa.CallKernel:
-				if v.kfuncLoops(op.Imm) {
+				switch name := v.kfuncName(op); {
+				case isIterFunc(name, "next"):
 					in.prune, in.checkpoint = true, true
+				case name == "bpf_rbtree_add_impl":
+					in.prune, in.jump, in.checkpoint, in.callback = true, true, true, true
 				}
 			}
 		case isUncond(op):

@@ -52,20 +52,32 @@ func (v *verifier) dynptrArgument(r *reg, at int, t abi.ArgType, meta *callMeta)
 		if r.typ != ptrStack {
 			return v.fail("object-initialised", at, "%s makes a dynptr, and r%d holds one already", meta.helper.Name, at)
 		}
-		k, err := v.objectSlot(r, at, 2, "dynptr")
-		if err != nil {
-			return err
+		if !v.cfg.wholeDynptrs() {
+			if err := v.dynptrFree(r, at); err != nil {
+				return err
+			}
+		}
+		if v.cfg.wholeDynptrs() {
+			if _, err := v.objectSlot(r, at, 2, "dynptr"); err != nil {
+				return err
+			}
 		}
 		for i := range 2 {
 			if err := v.memAccess(r, at, 8*i, 8, true, nil, -1, isa.Instruction{}, false); err != nil {
 				return err
 			}
 		}
+		k, err := v.objectSlot(r, at, 2, "dynptr")
+		if err != nil {
+			return err
+		}
 		f := v.st.frameOf(r)
 		v.ids++
 		d := reg{Scalar: domain.Const(0), typ: constPtrDynptr, aux: typ, id: v.ids}
 		if typ == dynptrRingbuf {
-			d.ref = v.acquire(refPointer, 0)
+			if d.ref = meta.cloned; d.ref == 0 {
+				d.ref = v.acquire(refPointer, 0)
+			}
 		}
 		for i := range 2 {
 			sl := &f.stack[k-i]
@@ -101,6 +113,24 @@ func (v *verifier) dynptrArgument(r *reg, at int, t abi.ArgType, meta *callMeta)
 	return nil
 }
 
+// dynptrFree checks that a dynptr can be made at a stack pointer by the rules of
+// Linux 6.1: where there is none, which a store ends too.
+func (v *verifier) dynptrFree(r *reg, at int) *Error {
+	if r.off%8 != 0 {
+		return v.fail("object-offset", at, "a dynptr cannot be at fp%+d", r.off)
+	}
+	f := v.st.frameOf(r)
+	k, _ := slotOf(int(r.off))
+	for i := k - 1; i >= 0 && i <= k && i < len(f.stack); i++ {
+		for _, b := range f.stack[i].kind {
+			if b == slotDynptr {
+				return v.fail("object-initialised", at, "there is a dynptr at r%d already", at)
+			}
+		}
+	}
+	return nil
+}
+
 // dynptrAt is the dynptr that a stack pointer points to.
 func (v *verifier) dynptrAt(r *reg, at int) (int, *slot, *Error) {
 	k, err := v.objectSlot(r, at, 2, "dynptr")
@@ -122,7 +152,11 @@ func (v *verifier) releasableDynptr(r *reg, at int) *Error {
 	if err != nil {
 		return v.fail("reference-missing", at, "r%d is no reference that could be given back", at)
 	}
-	if f := v.st.frameOf(r); k >= len(f.stack) || f.stack[k].kind[7] != slotDynptr || f.stack[k].ref == 0 {
+	f := v.st.frameOf(r)
+	if !v.cfg.wholeDynptrs() && k < len(f.stack) && f.stack[k].kind[7] != slotDynptr && f.stack[k].ref != 0 {
+		return nil // the reference is still there, and what it was for is asked next
+	}
+	if k >= len(f.stack) || f.stack[k].kind[7] != slotDynptr || f.stack[k].ref == 0 {
 		return v.fail("reference-missing", at, "r%d is no reference that could be given back", at)
 	}
 	return nil
@@ -140,9 +174,22 @@ func (v *verifier) releaseDynptr(r *reg, at int) *Error {
 			return v.fail("reference-unknown", at, "the dynptr in r%d is not held", at)
 		}
 		v.invalidateRef(ref)
+		v.endClones(ref)
 	}
 	v.clearObject(v.st.frameOf(r), k-1, 2)
 	return nil
+}
+
+// endClones ends the dynptrs that hold a reference.
+func (v *verifier) endClones(ref uint32) {
+	for i := 0; i <= v.st.cur; i++ {
+		f := v.st.frames[i]
+		for k := range f.stack {
+			if sl := &f.stack[k]; sl.kind[7] == slotDynptr && sl.obj == 1 && sl.ref == ref {
+				v.clearObject(f, k-1, 2)
+			}
+		}
+	}
 }
 
 // clearObject makes slots hold nothing.
@@ -165,7 +212,7 @@ func (v *verifier) dynptrWritten(meta *callMeta) *Error {
 // has to be given back (destroy_if_dynptr_stack_slot).
 func (v *verifier) overwriteObject(f *frame, _, k, off int) *Error {
 	sl := &f.stack[k]
-	if sl.kind[7] != slotDynptr {
+	if sl.kind[7] != slotDynptr || !v.cfg.wholeDynptrs() {
 		return nil
 	}
 	if sl.obj == 0 {

@@ -20,11 +20,14 @@ func (v *verifier) explore() *Error {
 			return v.fail("falls-through", -1, "the path leads past the program's end")
 		}
 		v.processed++
-		if v.processed > maxInsns {
+		if v.processed > v.cfg.limit {
 			v.insn = v.prev
-			return v.fail("too-complex", -1, "more than %d instructions were processed", maxInsns)
+			return v.fail("too-complex", -1, "more than %d instructions were processed", v.cfg.limit)
 		}
 		v.st.last = int32(v.prev)
+		if v.cfg.Trace != nil {
+			v.cfg.Trace.note(v.st, v.insn)
+		}
 		in := &v.insns[v.insn]
 		n := nextInsn
 		if in.prune {
@@ -114,6 +117,9 @@ func (v *verifier) push(insn, prev int, speculative bool) (*state, *Error) {
 // step does one instruction.
 func (v *verifier) step(in *insnInfo) (next, *Error) {
 	op := in.op
+	if v.cfg.unknownForm(op) {
+		return 0, v.fail("invalid-instruction", -1, "Linux %s does not have this form of the instruction", v.cfg.Kernel)
+	}
 	switch op.Class() {
 	case isa.ClassALU, isa.ClassALU64:
 		return nextInsn, v.arithmetic(op)

@@ -86,6 +86,9 @@ func (v *verifier) checkForms() *Error {
 		if err := op.Check(); err != nil {
 			return v.failAt(i, "invalid-instruction", "%v", err)
 		}
+		if v.cfg.unknownOpcode(op) {
+			return v.failAt(i, "invalid-instruction", "Linux %s does not have this instruction", v.cfg.Kernel)
+		}
 		if !op.IsWide() {
 			continue
 		}
@@ -136,7 +139,7 @@ func (v *verifier) mapUsable(at int, m *Map) *Error {
 	}
 	for i := range m.fields {
 		switch k := m.fields[i].kind; {
-		case k == fieldSpinLock && (tracing || t == abi.ProgSocketFilter), (k == fieldTimer || k == fieldWorkqueue || k == fieldGraphRoot) && tracing:
+		case k == fieldSpinLock && (tracing || t == abi.ProgSocketFilter), (k == fieldTimer || k == fieldWorkqueue || k.isRoot()) && tracing:
 			return bad(k.String())
 		}
 	}

@@ -62,6 +62,9 @@ func (v *verifier) precise(r isa.Register) *Error {
 		return nil
 	}
 	b.set(r)
+	if v.cfg.Trace != nil {
+		v.cfg.Trace.sought(v.insn, b.regs[b.frame])
+	}
 	return v.backtrack()
 }
 
@@ -95,6 +98,9 @@ func (v *verifier) backtrack() *Error {
 				if !v.backInsn(i, after, h) {
 					v.allPrecise()
 					return nil
+				}
+				if v.cfg.Trace != nil {
+					v.cfg.Trace.sought(i, b.regs[b.frame])
 				}
 				if b.empty() {
 					return nil

@@ -46,8 +46,14 @@ type Config struct {
 	// CPUs is how many processors the machine may have; 0 is what
 	// distributions build their kernels for.
 	CPUs int
+	// Speculation applies the rules for speculative paths whatever Caps allow.
+	Speculation bool
+	// Trace, where it is set, gets what was known at each instruction.
+	Trace *Trace
 	// Arch is the machine's architecture as GOARCH has it; empty is amd64.
 	Arch string
+	// limit is how many instructions are processed; 0 is the kernel's limit.
+	limit int
 }
 
 // A Program is what one BPF_PROG_LOAD would be given.
@@ -74,6 +80,9 @@ type Program struct {
 	// Kfuncs and Ksyms are the functions and variables of the kernel that calls
 	// and PseudoBTFID loads refer to: -1 stands for the first.
 	Kfuncs []Kfunc
+	// Locals are the program's own types that its instructions name by their
+	// ids in its BTF, and those that its lists and trees hold.
+	Locals map[uint32]btf.Type
 	Ksyms  []Ksym
 }
 

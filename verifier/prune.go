@@ -182,8 +182,12 @@ func (v *verifier) looping(in *insnInfo, old, cur *state, force bool, add *bool)
 			return true, nil
 		}
 	default:
+		how := exact
+		if v.cfg.Kernel < linux6_12 {
+			how = notExact
+		}
 		if old.mayGoto == cur.mayGoto && old.callbackGen == cur.callbackGen && sameRegs(of, cf) &&
-			v.equal(old, cur, exact) && !itersAdvanced(old, cur) {
+			v.equal(old, cur, how) && !itersAdvanced(old, cur) {
 			return false, v.fail("endless-loop", -1, "the loop through instruction %d comes back to it with nothing changed", v.insn)
 		}
 	}
@@ -275,6 +279,9 @@ func (v *verifier) regSafe(old, cur *reg, how exactness) bool {
 		}
 		if !old.precise && how == notExact {
 			return true
+		}
+		if v.cfg.Kernel < linux6_12 {
+			return cur.In(&old.Scalar)
 		}
 		if old.id != 0 && (old.id&addConst) != (cur.id&addConst) {
 			return false

@@ -29,8 +29,12 @@ type sanitizer struct {
 	left bool
 }
 
+// trustsProcessor reports whether speculative paths do not matter
+// (bypass_spec_v1).
+func (v *verifier) trustsProcessor() bool { return v.cfg.Caps.perfmon() && !v.cfg.Speculation }
+
 func (v *verifier) skipsSanitation(op isa.Instruction) bool {
-	return v.cfg.Caps.perfmon() || op.Op.Source() == isa.SourceImm
+	return v.trustsProcessor() || op.Op.Source() == isa.SourceImm
 }
 
 func (a *alu) agree(state uint8, limit uint32) bool {
@@ -128,7 +132,7 @@ func (v *verifier) sanitizePointer(op isa.Instruction, info *sanitizer, ptr, off
 // sanitizeBounds checks where a moved pointer points, which must be within what
 // it came from even before it is used (sanitize_check_bounds).
 func (v *verifier) sanitizeBounds(op isa.Instruction, p *reg) *Error {
-	if v.cfg.Caps.perfmon() {
+	if v.trustsProcessor() {
 		return nil
 	}
 	d := int(op.Dst)
@@ -150,7 +154,7 @@ func (v *verifier) sanitizeBounds(op isa.Instruction, p *reg) *Error {
 
 // speculate puts off the branch that is not taken (sanitize_speculative_path).
 func (v *verifier) speculate(op isa.Instruction, to int) *Error {
-	if v.cfg.Caps.perfmon() {
+	if v.trustsProcessor() {
 		return nil
 	}
 	st, err := v.push(to, v.insn, true)

@@ -57,6 +57,13 @@ func spillable(r *reg) bool {
 	return false
 }
 
+// bounded reports whether something is known of the size of a number
+// (register_is_bounded).
+func bounded(r *reg) bool {
+	return r.UMin > 0 || r.UMax < math.MaxUint64 || r.SMin > math.MinInt64 || r.SMax < math.MaxInt64 ||
+		r.U32Min > 0 || r.U32Max < math.MaxUint32 || r.S32Min > math.MinInt32 || r.S32Max < math.MaxInt32
+}
+
 // saveReg puts a register into a slot (save_register_state).
 func saveReg(sl *slot, r *reg, size int) {
 	sl.reg = *r
@@ -98,16 +105,16 @@ func (v *verifier) stackWrite(p *reg, at, off, size int, val *reg, op isa.Instru
 	stored := op.Class() == isa.ClassST && op.Op.Mode() == isa.ModeMem
 	flags := stackHopFlags(int(p.frame), k)
 	switch {
-	case val != nil && aligned && val.typ == scalar && v.cfg.Caps.bpf():
+	case val != nil && aligned && val.typ == scalar && v.cfg.Caps.bpf() && (v.cfg.spillsAll() || bounded(val) && !val.isNull()):
 		fits := val.width() <= 8*size
-		if fits {
+		if fits && v.cfg.spillsAll() {
 			v.linkScalar(val)
 		}
 		saveReg(sl, val, size)
 		if !fits {
 			sl.clearID()
 		}
-	case val == nil && aligned && stored && v.cfg.Caps.bpf():
+	case val == nil && aligned && stored && v.cfg.Caps.bpf() && (v.cfg.spillsAll() || op.Imm != 0):
 		r := constReg(uint64(op.Imm))
 		saveReg(sl, &r, size)
 	case val != nil && spillable(val):
@@ -238,7 +245,7 @@ func (v *verifier) stackRead(p *reg, at, off, size int, dst *reg) *Error {
 		if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
 			narrow = 8 - n
 		}
-		if size <= n && narrow == 0 {
+		if narrow == 0 && (size == n || size < n && v.cfg.spillsAll()) {
 			*dst = sl.reg
 			if dst.width() > 8*size {
 				dst.clearID()
@@ -257,6 +264,8 @@ func (v *verifier) stackRead(p *reg, at, off, size int, dst *reg) *Error {
 				return err
 			}
 			switch {
+			case !v.cfg.spillsAll():
+				v.setUnknown(dst)
 			case spills == size && sl.IsConst() && sl.Bits.Value == 0:
 				v.setConst(dst, 0)
 				v.pushHop(stackHopFlags(int(p.frame), k), 0)
@@ -328,7 +337,7 @@ func (v *verifier) stackInit(p *reg, at, off, size int, zeroOK bool, by accessBy
 	f := v.st.frameOf(p)
 	if raw != nil && raw.uninit {
 		for i := lo; i < hi+size; i++ {
-			if k, index := slotOf(i); k < len(f.stack) && f.stack[k].kind[index] == slotDynptr {
+			if k, index := slotOf(i); v.cfg.wholeDynptrs() && k < len(f.stack) && f.stack[k].kind[index] == slotDynptr {
 				return v.fail("object-overwritten", at, "the dynptr at fp%+d would be overwritten", i)
 			}
 		}

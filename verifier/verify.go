@@ -4,6 +4,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/abi"
+	"github.com/skep-bpf/skep/verifier/domain"
 )
 
 // maxInsns is how many instructions are processed before a program counts as
@@ -19,15 +20,19 @@ const (
 
 // A verifier is one run of [Verify].
 type verifier struct {
-	cfg  Config
-	prog *Program
-	maps []*Map
-	ctx  *abi.Context
+	cfg Config
+	// rules are those that cfg.Kernel computes by.
+	rules domain.Rules
+	prog  *Program
+	maps  []*Map
+	ctx   *abi.Context
 	// types are the kernel's types that pointers lead to; target and params are
 	// the signature of what a program with BTF attaches to.
-	types  typeTable
-	target *btf.FuncProto
-	params []btf.FuncParam
+	types typeTable
+	// objects are the special fields of structures of the program.
+	objects map[uint32][]mapField
+	target  *btf.FuncProto
+	params  []btf.FuncParam
 
 	insns    []insnInfo
 	subprogs []subprog
@@ -68,7 +73,10 @@ func Verify(p *Program, c Config) *Result {
 	if c.Kernel == 0 {
 		c.Kernel = abi.Linux6_18
 	}
-	v := &verifier{cfg: c, prog: p, maps: p.Maps, insn: -1}
+	if c.limit == 0 {
+		c.limit = maxInsns
+	}
+	v := &verifier{cfg: c, rules: c.rules(), prog: p, maps: p.Maps, insn: -1}
 	r := &Result{}
 	if err := v.run(); err != nil {
 		r.Verdict, r.Err = Rejected, v.explain(err)
@@ -100,6 +108,9 @@ func (v *verifier) run() *Error {
 	}
 	v.liveRegisters()
 	v.explored = make([][]*state, len(v.insns))
+	if v.cfg.Trace != nil {
+		v.cfg.Trace.begin(v)
+	}
 	if err := v.checkFunction(0); err != nil {
 		return err
 	}

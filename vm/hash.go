@@ -70,8 +70,6 @@ func newHash(m *Map) (table, error) {
 		return nil, EINVAL
 	case m.maxEntries > 1<<31:
 		return nil, E2BIG
-	case m.keySize > 512:
-		return nil, E2BIG
 	}
 	t := &hashTable{m: m, words: (m.keySize + 7) / 8, prealloc: m.flags&mapNoPrealloc == 0 && m.typ != abi.MapHashOfMaps}
 	if m.flags&(1<<6) == 0 { // BPF_F_ZERO_SEED
@@ -225,14 +223,19 @@ func word(key []byte, i int) uint64 {
 }
 
 func (t *hashTable) hash(key []byte) uint32 {
-	const k = 0x9e3779b97f4a7c15
-	h := t.seed ^ uint64(len(key))*k
+	h := t.seed
 	for i := range t.words {
-		hi, lo := bits.Mul64(h^word(key, i)^k, 0xd6e8feb86659fd93)
-		h = hi ^ lo
+		h = mix(h, word(key, i))
 	}
-	return uint32(h ^ h>>32)
+	return fold(h)
 }
+
+func mix(h, w uint64) uint64 {
+	hi, lo := bits.Mul64(h^w^0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
+	return hi ^ lo
+}
+
+func fold(h uint64) uint32 { return uint32(h ^ h>>32) }
 
 // search walks a bucket. The result is sound only if the bucket did not change.
 func (t *hashTable) search(b *bucket, hash uint32, key []byte) uint32 {
@@ -256,8 +259,48 @@ func (t *hashTable) equal(c *chunk, i uint32, key []byte) bool {
 	return true
 }
 
+// lookup8 is the helper bpf_map_lookup_elem for this map, whose keys have eight
+// bytes.
+func (t *hashTable) lookup8(r *run) uint64 {
+	key := *(*uint64)(r.vm.cage.At(uint32(r.state.Regs[2])))
+	e := t.find1(key)
+	if e == 0 {
+		return 0
+	}
+	if t.lru != nil {
+		t.lru.touch(e)
+	}
+	return uint64(t.address(r.cpu, e))
+}
+
+// find1 is find for keys of one word.
+func (t *hashTable) find1(key uint64) uint32 {
+	hash := fold(mix(t.seed, key))
+	b := &t.buckets[hash&t.mask]
+	for {
+		seq := b.seq.Load()
+		if seq&1 == 0 {
+			e := b.head.Load()
+			for e != 0 {
+				c, i := t.at(e)
+				if c.elems[i].hash.Load() == hash && c.keys[i].Load() == key {
+					break
+				}
+				e = c.elems[i].next.Load()
+			}
+			if b.seq.Load() == seq {
+				return e
+			}
+		}
+		runtime.Gosched()
+	}
+}
+
 // find returns the element of a key, or 0.
 func (t *hashTable) find(key []byte) uint32 {
+	if t.words == 1 {
+		return t.find1(word(key, 0))
+	}
 	hash := t.hash(key)
 	b := &t.buckets[hash&t.mask]
 	for {

@@ -127,20 +127,16 @@ func (l *HookLink) Close() error {
 // last one that ran, 0 without any, and fails with the first that fails. Where no
 // program is attached, nothing is done.
 func (h *Hook[T]) Fire(ctx context.Context, v *T) (result uint32, err error) {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 	for _, l := range *h.links.Load() {
-		p := l.prog.Load()
-		if p == nil {
-			continue
-		}
-		b := unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
-		result, err = p.runBytes(ctx, b)
-		if errors.Is(err, ErrClosed) && l.prog.Load() != p {
-			err = nil // it was replaced or detached this moment
-			continue
-		}
+		r, ran, err := l.run(ctx, b)
 		if err != nil {
 			return 0, fmt.Errorf("hook %s: %w", h.name, err)
 		}
+		if !ran {
+			continue // it was detached this moment
+		}
+		result = r
 		if h.Stop != nil && h.Stop(result) {
 			break
 		}
@@ -148,16 +144,16 @@ func (h *Hook[T]) Fire(ctx context.Context, v *T) (result uint32, err error) {
 	return result, nil
 }
 
-// runBytes runs the program once over a context, and copies it back.
-func (p *Program) runBytes(ctx context.Context, b []byte) (uint32, error) {
-	r, err := p.acquire(ctx, -1)
-	if err != nil {
-		return 0, err
+// run runs the program that is attached, or the one that takes its place this
+// moment; ran is false where none is.
+func (l *HookLink) run(ctx context.Context, b []byte) (result uint32, ran bool, err error) {
+	for p := l.prog.Load(); p != nil; {
+		result, err := p.Call(ctx, b)
+		now := l.prog.Load()
+		if now == p || !errors.Is(err, ErrClosed) {
+			return result, true, err
+		}
+		p = now
 	}
-	to := r.contextBytes(len(b))
-	copy(to, b)
-	v, err := r.exec(ctx, p, uint64(r.context), 0)
-	copy(b, to)
-	r.release()
-	return uint32(v), err
+	return 0, false, nil
 }

@@ -5,8 +5,9 @@ import (
 	"github.com/skep-bpf/skep/vm/engine"
 )
 
-// inlineLookups turns calls of bpf_map_lookup_elem whose map is known, and is an
-// array, into what engines do without leaving the program.
+// inlineLookups turns calls of bpf_map_lookup_elem whose map is known into
+// shorter ones: for arrays what engines do without leaving the program, for hash
+// maps a function of that map.
 func (p *Program) inlineLookups(insns []isa.Instruction, target []bool) {
 	for i, in := range insns {
 		if !in.IsCall() || in.Src != isa.CallHelper || p.calls[in.Imm].Name != "bpf_map_lookup_elem" || p.calls[in.Imm].Kind != engine.CallHost {
@@ -16,15 +17,19 @@ func (p *Program) inlineLookups(insns []isa.Instruction, target []bool) {
 		if m == nil {
 			continue
 		}
-		t, ok := m.table.(*arrayTable)
-		if !ok {
-			continue
+		switch t := m.table.(type) {
+		case *arrayTable:
+			c := engine.Call{Kind: engine.CallArray, Name: "bpf_map_lookup_elem", Base: t.base, Size: t.stride, Count: t.n}
+			if m.PerCPU() {
+				c.Kind, c.Stride = engine.CallPerCPUArray, t.perCPU
+			}
+			insns[i] = p.call(c, mapLookup)
+		case *hashTable:
+			if m.keySize == 8 {
+				// Base tells this map's calls from those of others.
+				insns[i] = p.call(engine.Call{Name: "bpf_map_lookup_elem", Base: m.handle}, t.lookup8)
+			}
 		}
-		c := engine.Call{Kind: engine.CallArray, Name: "bpf_map_lookup_elem", Base: t.base, Size: t.stride, Count: t.n}
-		if m.PerCPU() {
-			c.Kind, c.Stride = engine.CallPerCPUArray, t.perCPU
-		}
-		insns[i] = p.call(c, mapLookup)
 	}
 }
 

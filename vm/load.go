@@ -17,6 +17,7 @@ import (
 
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/isa"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/vm/engine"
 )
 
@@ -38,8 +39,19 @@ type LoadOptions struct {
 	Kfuncs map[string]HelperFunc
 	// Helpers take the place of helpers, by name ("bpf_ktime_get_ns").
 	Helpers map[string]HelperFunc
-	// Untrusted hardens what is loaded; see [engine.Options].
-	Untrusted bool
+	// Trusted says that whoever wrote the programs may attack this process anyway.
+	// They are compiled without blinding and retpolines then; the cage and the budget
+	// hold them as well.
+	Trusted bool
+	// Defences, where it is not nil, chooses single ones in place of Trusted.
+	Defences *engine.Options
+}
+
+func (o *LoadOptions) defences() engine.Options {
+	if o.Defences != nil {
+		return *o.Defences
+	}
+	return engine.Options{Blind: !o.Trusted, DirectTailCalls: o.Trusted}
 }
 
 // A Collection is what Load makes of an object.
@@ -65,14 +77,16 @@ func (vm *VM) LoadFile(name string, o *LoadOptions) (*Collection, error) {
 
 // LoadObject loads the bytes of an object file.
 func (vm *VM) LoadObject(elf []byte, o *LoadOptions) (*Collection, error) {
-	spec, err := readSpec(elf)
+	spec, err := ReadSpec(elf)
 	if err != nil {
 		return nil, err
 	}
 	return vm.Load(spec, o)
 }
 
-func readSpec(elf []byte) (spec *ebpf.CollectionSpec, err error) {
+// ReadSpec reads an object file as package ebpf does, but fails for damaged ones
+// that would make it panic.
+func ReadSpec(elf []byte) (spec *ebpf.CollectionSpec, err error) {
 	// The reader of package ebpf is not made for hostile files.
 	defer func() {
 		if r := recover(); r != nil {
@@ -127,7 +141,13 @@ func (vm *VM) load(c *Collection, spec *ebpf.CollectionSpec, o *LoadOptions) err
 		}
 		c.Maps[name] = made
 		if !holdsObjects(m) {
-			if err := made.fill(m.Contents); err != nil {
+			contents := m.Contents
+			if data, ok, err := object.DataSection(spec, name); err != nil {
+				return err
+			} else if ok {
+				contents = []ebpf.MapKV{{Key: uint32(0), Value: data}}
+			}
+			if err := made.fill(contents); err != nil {
 				return fmt.Errorf("map %s: %w", name, err)
 			}
 		}
@@ -273,7 +293,7 @@ func (l *linker) program(spec *ebpf.ProgramSpec) (*Program, error) {
 		return nil, err
 	}
 	var err error
-	if p.code, err = l.vm.engine.Compile(p.linked, engine.Options{Blind: l.o.Untrusted}); err != nil {
+	if p.code, err = l.vm.engine.Compile(p.linked, l.o.defences()); err != nil {
 		p.dropMaps()
 		return nil, err
 	}
@@ -404,32 +424,21 @@ func (l *linker) instruction(p *Program, in *asm.Instruction, symbols map[string
 	}
 	jump := in.OpCode.Class().IsJump() && ref != ""
 	one := *in
-	one.Metadata = asm.Metadata{}
 	if jump {
 		at, ok := symbols[ref]
 		if !ok {
 			return out, -1, fmt.Errorf("there is no label %s", ref)
 		}
-		if d := slots[at] - slots[i+1]; one.OpCode.Class() == asm.Jump32Class && one.OpCode.JumpOp() == asm.Ja {
+		d := slots[at] - slots[i+1]
+		if one.OpCode.Class() == asm.Jump32Class && one.OpCode.JumpOp() == asm.Ja {
 			one.Constant = int64(d)
 		} else {
-			one.Offset = int16(d)
+			if one.Offset = int16(d); int(one.Offset) != d {
+				return out, -1, fmt.Errorf("label %s is %d slots away, which no jump reaches: %w", ref, d, EINVAL)
+			}
 		}
 	}
-	if one.OpCode.Class() == asm.StClass && one.OpCode.AtomicOp() == asm.InvalidAtomic {
-		// Package ebpf does not marshal a store of 64 bits.
-		size, _ := isa.SizeOf(one.OpCode.Size().Sizeof())
-		return isa.StoreImm(size, isa.Register(one.Dst), one.Offset, int32(one.Constant)), -1, nil
-	}
-	var buf bytes.Buffer
-	if _, err = one.Marshal(&buf, nativeOrder()); err != nil {
-		return out, -1, err
-	}
-	if in.OpCode.Class() == asm.StXClass && in.OpCode.Mode() == asm.AtomicMode {
-		// The operation is what package ebpf keeps above the opcode.
-		binary.NativeEndian.PutUint32(buf.Bytes()[4:], uint32(in.OpCode.AtomicOp()>>8))
-	}
-	out, _, err = isa.DecodeOne(buf.Bytes(), nativeOrder())
+	out, err = object.FromAsm(one)
 	return out, -1, err
 }
 

@@ -264,6 +264,14 @@ func (r *Reader) SetDeadline(t time.Time) {
 	r.signal.notify()
 }
 
+// Pending is the number of bytes that wait to be read, for a ring buffer.
+func (r *Reader) Pending() int {
+	if t, ok := r.m.table.(*ringTable); ok {
+		return int(t.query(0))
+	}
+	return 0
+}
+
 // Close ends reading.
 func (r *Reader) Close() error {
 	r.mu.Lock()
@@ -356,7 +364,7 @@ func ringQuery(r *run) uint64 {
 
 // own notes what the program has to give back.
 func (r *run) own(addr uint32, end func(submit bool, flags uint64)) {
-	r.owned = append(r.owned, owned{addr, end})
+	r.owned = append(r.owned, owned{addr: addr, end: end})
 }
 
 // disown takes back what stands at an address, or returns nil.

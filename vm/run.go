@@ -34,9 +34,15 @@ type run struct {
 	_    [56]byte
 
 	stack   uint32 // the lowest address of the stack
+	top     uint64 // what r10 is at the start
 	context uint32 // where contexts are put
 	packet  packet
 
+	starts  uint32 // how often a program was started here
+	returns uint32 // how often helpers returned to one
+	entered int64  // when drive went back to native code, if that is watched, or 0
+
+	// What follows is set once a run has left its program before its end.
 	prog      *Program // that was started, or tail-called last
 	ctx       context.Context
 	done      <-chan struct{}
@@ -50,12 +56,14 @@ type run struct {
 	timer     *timer // whose callback runs
 	dynptrs   dynptrs
 	iters     numIters
+	_         [64]byte // what lies behind belongs to another processor, perhaps
 }
 
 // An owned thing was handed to the program, which has to give it back.
 type owned struct {
-	addr uint32
-	end  func(submit bool, flags uint64)
+	addr   uint32
+	socket *Socket // if it is one
+	end    func(submit bool, flags uint64)
 }
 
 func newRun(vm *VM, cpu int) (*run, error) {
@@ -67,6 +75,7 @@ func newRun(vm *VM, cpu int) (*run, error) {
 	if r.context, err = vm.cage.Alloc(contextSize); err != nil {
 		return nil, err
 	}
+	r.top = uint64(r.stack) + stackSize
 	s := r.state
 	s.Base = uintptr(vm.cage.Base())
 	s.CPU = uint32(cpu)
@@ -74,9 +83,36 @@ func newRun(vm *VM, cpu int) (*run, error) {
 	return r, nil
 }
 
-// hint spreads goroutines over processors: each has a stack of its own.
-func hint(place *byte) uint {
-	return uint(uintptr(unsafe.Pointer(place))>>11) * 0x9e3779b1
+// hint tells goroutines apart, as each has a stack of its own: a number below
+// places.
+func hint(place *byte) uint32 {
+	return uint32(uintptr(unsafe.Pointer(place))>>11) * 0x9e3779b1 >> (32 - placesLog)
+}
+
+const (
+	placesLog = 8
+	places    = 1 << placesLog
+)
+
+// lastRun returns the virtual processor that the goroutine had last, as a rule.
+func (vm *VM) lastRun() *run {
+	var place byte
+	return vm.last[hint(&place)].Load()
+}
+
+// idleRun makes an idle virtual processor the caller's, or returns nil.
+func (vm *VM) idleRun() *run {
+	if r := vm.lastRun(); r.try() {
+		return r
+	}
+	for _, r := range vm.runs {
+		if r.try() {
+			var place byte
+			vm.last[hint(&place)].Store(r)
+			return r
+		}
+	}
+	return nil
 }
 
 // try makes the processor the caller's if it is idle.
@@ -87,13 +123,20 @@ func (r *run) try() bool {
 // release makes the processor idle again.
 func (r *run) release() {
 	r.busy.Store(0)
+	if r.vm.waiting.Load() != 0 {
+		r.released()
+	}
+}
+
+// released does what waited for a processor to become idle.
+func (r *run) released() {
 	vm := r.vm
 	if vm.asleep.Load() != 0 {
 		vm.idle.Lock()
 		vm.wake.Broadcast()
 		vm.idle.Unlock()
 	}
-	if vm.pending.Load() != 0 {
+	if vm.waiting.Load() != vm.asleep.Load() {
 		vm.settle()
 	}
 }
@@ -116,38 +159,77 @@ func (e *RunError) Error() string {
 // Unwrap returns the reason.
 func (e *RunError) Unwrap() error { return e.Err }
 
-// exec runs a program from its start to its end on an acquired processor. The
-// context's address is in r1, and r2 is for programs that are raw code; what a
-// run before left in the other arguments is nobody's business.
-func (r *run) exec(ctx context.Context, p *Program, r1, r2 uint64) (uint64, error) {
-	r.prog, r.ctx, r.done = p, ctx, ctx.Done()
-	r.tailCalls = 0
+// begin sets the registers for a program's start. The context's address is in r1,
+// and r2 is for programs that are raw code.
+func (r *run) begin(r1, r2 uint64, quantum int64) *engine.State {
 	s := r.state
 	s.Regs[1], s.Regs[2], s.Regs[3], s.Regs[4], s.Regs[5] = r1, r2, 0, 0, 0
-	s.Regs[10] = uint64(r.stack) + stackSize
-	s.Budget = engine.Quantum
-	if err := p.code.Start(s, 0); err != nil {
-		return 0, err
+	s.Regs[10], s.Budget = r.top, quantum
+	return s
+}
+
+// enterWatched starts a program, and notes how long it took to come back.
+func (r *run) enterWatched(p *Program) engine.Exit {
+	if !r.vm.native {
+		return p.code.Enter(r.state)
 	}
-	if r.vm.engine.Run(s) == engine.Done {
-		return s.Regs[0], nil
+	budget, before := r.state.Budget, nanotime()
+	exit := p.code.Enter(r.state)
+	p.pace.ran(nanotime()-before, budget-r.state.Budget)
+	return exit
+}
+
+// exec runs a program from its start to its end on an acquired processor.
+func (r *run) exec(ctx context.Context, p *Program, r1, r2 uint64) (uint64, error) {
+	r.begin(r1, r2, p.pace.quantum())
+	if r.enterWatched(p) != engine.Done {
+		if err := r.finish(ctx, p); err != nil {
+			return 0, err
+		}
 	}
+	return r.state.Regs[0], nil
+}
+
+// finish goes on with a run after its first exit, up to its end.
+func (r *run) finish(ctx context.Context, p *Program) error {
+	r.prog, r.ctx, r.done, r.tailCalls = p, ctx, ctx.Done(), 0
 	err := r.drive()
 	if err != nil || r.held != nil || len(r.owned) > 0 || len(r.dynptrs) > 0 || len(r.iters) > 0 {
 		r.giveBack()
 	}
 	if err != nil {
-		s.Reset()
-		return 0, &RunError{Program: p.name, Insn: int(s.PC), Err: err}
+		r.state.Reset()
+		return &RunError{Program: p.name, Insn: int(r.state.PC), Err: err}
 	}
-	return s.Regs[0], nil
+	return nil
+}
+
+// finishElseRelease is finish, and gives the processor up if the run fails, or a
+// function of the host panics.
+func (r *run) finishElseRelease(ctx context.Context, p *Program) error {
+	done := false
+	defer func() {
+		if !done {
+			r.release()
+		}
+	}()
+	err := r.finish(ctx, p)
+	done = err == nil
+	return err
 }
 
 // drive answers the exits of a run, of which the last is in s.Exit, until
 // it is done.
 func (r *run) drive() error {
 	s := r.state
+	budget := s.Budget // when native code was entered
 	for {
+		now := int64(0)
+		if r.entered != 0 {
+			now = nanotime()
+			r.prog.pace.ran(now-r.entered, budget-s.Budget)
+			r.entered = 0
+		}
 		switch s.Exit {
 		case engine.Done:
 			return nil
@@ -157,6 +239,9 @@ func (r *run) drive() error {
 			s.Regs[0] = call(r)
 			if r.err != nil {
 				return r.takeError()
+			}
+			if r.returns++; r.returns%watchReturns == 0 && r.vm.native {
+				r.entered = nanotime()
 			}
 		case engine.TailCall:
 			if p := r.tailTarget(); p != nil {
@@ -172,15 +257,25 @@ func (r *run) drive() error {
 				s.Fail = 1
 			}
 		case engine.Budget:
+			if r.err != nil {
+				return r.takeError() // of Options.Step
+			}
 			select {
 			case <-r.done:
 				return context.Cause(r.ctx)
 			default:
 			}
-			s.Budget = engine.Quantum
+			s.Budget = r.prog.pace.quantum()
+			if r.vm.native {
+				if now == 0 {
+					now = nanotime()
+				}
+				r.entered = now
+			}
 		case engine.Fault:
 			return engine.FaultClass(s.Arg)
 		}
+		budget = s.Budget
 		r.vm.engine.Run(s)
 	}
 }

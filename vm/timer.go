@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"github.com/skep-bpf/skep/vm/engine"
 )
 
 // timers are the timers of a vm (struct bpf_timer), by the address of the field
@@ -215,8 +213,8 @@ func (r *run) execFunc(p *Program, fn int, args ...uint64) error {
 	s := r.state
 	clear(s.Regs[:])
 	copy(s.Regs[1:6], args)
-	s.Regs[10] = uint64(r.stack) + stackSize
-	s.Budget = engine.Quantum
+	s.Regs[10] = r.top
+	s.Budget = p.pace.quantum()
 	if err := p.code.Start(s, fn); err != nil {
 		return err
 	}

@@ -33,6 +33,9 @@ type Options struct {
 	// Interpret keeps programs from being compiled to native code, which is done
 	// where the system allows it.
 	Interpret bool
+	// Step, where it is set, is called before each instruction of every program;
+	// programs are interpreted then. An error that it returns ends the run.
+	Step func(*Step) error
 	// Host answers what programs ask of their surroundings.
 	Host Host
 }
@@ -51,17 +54,19 @@ type VM struct {
 	timers   timers
 	hostRun  uint64 // what the host holds locks as
 
-	runs   []*run // one for each virtual processor
-	idle   sync.Mutex
-	wake   *sync.Cond
-	asleep atomic.Int32 // how many wait for a processor
-	epoch  atomic.Uint64
+	native  bool                        // programs are compiled
+	runs    []*run                      // one for each virtual processor
+	last    [places]atomic.Pointer[run] // which processor goroutines had last
+	idle    sync.Mutex
+	wake    *sync.Cond
+	asleep  atomic.Int32 // how many wait for a processor
+	waiting atomic.Int32 // for a processor to become idle: asleep, and in later
+	epoch   atomic.Uint64
 
 	mu      sync.Mutex
 	maps    atomic.Pointer[[]*Map] // by handle
 	handles uint32                 // the address of the first handle
 	later   []deferred
-	pending atomic.Int32 // how many there are in later
 	open    map[*Program]bool
 	byCode  atomic.Pointer[map[engine.Code]*Program]
 	closed  bool
@@ -92,9 +97,13 @@ func New(o Options) (*VM, error) {
 		return nil, err
 	}
 	err = engine.ErrUnavailable
-	if !o.Interpret {
+	switch {
+	case o.Step != nil:
+		vm.engine, err = interp.NewStepper(vm.cage, vm.stepper(o.Step)), nil
+	case !o.Interpret:
 		vm.engine, err = jit.New()
 	}
+	vm.native = err == nil && o.Step == nil
 	if errors.Is(err, engine.ErrUnavailable) {
 		vm.engine, err = interp.New(vm.cage), nil
 	}
@@ -116,6 +125,9 @@ func New(o Options) (*VM, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(err, vm.cage.Close())
+	}
+	for i := range vm.last {
+		vm.last[i].Store(vm.runs[i*len(vm.runs)/places])
 	}
 	return vm, nil
 }
@@ -242,7 +254,7 @@ func (vm *VM) afterRuns(do func()) {
 // deferDo puts something off, with the lock held.
 func (vm *VM) deferDo(do func()) {
 	vm.later = append(vm.later, deferred{vm.epoch.Add(1), do})
-	vm.pending.Store(int32(len(vm.later)))
+	vm.waiting.Add(1)
 }
 
 // settle does what was deferred and may be done now.
@@ -266,7 +278,7 @@ func (vm *VM) settle() {
 		}
 		return false
 	})
-	vm.pending.Store(int32(len(vm.later)))
+	vm.waiting.Add(-int32(len(ready)))
 	vm.mu.Unlock()
 	for _, do := range ready {
 		do()
@@ -276,24 +288,13 @@ func (vm *VM) settle() {
 // acquire returns an idle virtual processor for the calling goroutine, or the
 // one with the given number. It waits until there is one, or ctx is done.
 func (vm *VM) acquire(ctx context.Context, cpu int) (*run, error) {
-	var place byte
-	first := hint(&place) // goroutines keep to one processor each if they can
 	for {
-		if cpu >= 0 {
-			if r := vm.runs[cpu]; r.try() {
+		if cpu < 0 {
+			if r := vm.idleRun(); r != nil {
 				return r, nil
 			}
-		} else {
-			n := uint(len(vm.runs))
-			at := uint(uint64(uint32(first)) * uint64(n) >> 32) // first modulo n, as it were
-			for range vm.runs {
-				if r := vm.runs[at]; r.try() {
-					return r, nil
-				}
-				if at++; at == n {
-					at = 0
-				}
-			}
+		} else if r := vm.runs[cpu]; r.try() {
+			return r, nil
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -330,6 +331,8 @@ func (vm *VM) wait(ctx context.Context, cpu int) {
 	vm.idle.Lock()
 	defer vm.idle.Unlock()
 	vm.asleep.Add(1)
+	vm.waiting.Add(1)
+	defer vm.waiting.Add(-1)
 	defer vm.asleep.Add(-1)
 	if isIdle() || ctx.Err() != nil || vm.shut.Load() {
 		return

@@ -121,6 +121,7 @@ func (a *app) bpftrace(cmd *cobra.Command, b *bpftraceFlags, args []string) erro
 	if err := b.check(a); err != nil {
 		return err
 	}
+	b.blank = !b.test && !b.bench
 	a.json = b.runFlags.format == "json"
 	if b.list {
 		return a.bpftraceList(b, args)

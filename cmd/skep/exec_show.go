@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/vm"
 )
@@ -34,6 +35,16 @@ type execEvent struct {
 	Map  string `json:"map"`
 	CPU  *int   `json:"cpu,omitempty"`
 	Data string `json:"data"`
+	// Value is Data as the map's type of values has it, where it has one.
+	Value any `json:"value,omitempty"`
+}
+
+// text is the value where its type is known, and otherwise the bytes in hex.
+func (e *execEvent) text() string {
+	if e.Value != nil {
+		return execText(e.Value)
+	}
+	return e.Data
 }
 
 // mostElements is how many elements of a map are shown.
@@ -46,38 +57,15 @@ type execElement struct {
 }
 
 // showMaps returns the contents of the maps that an object's author named, and
-// of its variables. Elements of arrays that are zero are left out.
-func showMaps(c *vm.Collection) map[string]any {
+// of its variables.
+func showMaps(c *skep.Collection) map[string]any {
 	out := map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(c.Maps)) {
 		m := c.Maps[name]
 		if strings.Contains(name, ".") || m.ValueSize() == 0 || m.KeySize() == 0 {
 			continue
 		}
-		key, value := m.Types()
-		array := strings.HasSuffix(m.Type().String(), "array")
-		list := []execElement{}
-		for k, v := range m.All() {
-			if array && !slices.ContainsFunc(v, func(b byte) bool { return b != 0 }) {
-				continue
-			}
-			if len(list) == mostElements {
-				break
-			}
-			e := execElement{Key: show(key, k)}
-			if m.PerCPU() {
-				var each []any
-				stride := (m.ValueSize() + 7) / 8 * 8
-				for at := 0; at < len(v); at += stride {
-					each = append(each, show(value, v[at:][:m.ValueSize()]))
-				}
-				e.Value = each
-			} else {
-				e.Value = show(value, v)
-			}
-			list = append(list, e)
-		}
-		out[name] = list
+		out[name] = showMap(m)
 	}
 	for name, v := range c.Variables {
 		if v.ReadOnly() || strings.HasPrefix(name, "__") {
@@ -89,6 +77,35 @@ func showMaps(c *vm.Collection) map[string]any {
 		}
 	}
 	return out
+}
+
+// showMap returns the elements of a map. Those of arrays that are zero are left
+// out.
+func showMap(m *vm.Map) []execElement {
+	key, value := m.Types()
+	array := strings.HasSuffix(m.Type().String(), "array")
+	list := []execElement{}
+	for k, v := range m.All() {
+		if array && !slices.ContainsFunc(v, func(b byte) bool { return b != 0 }) {
+			continue
+		}
+		if len(list) == mostElements {
+			break
+		}
+		e := execElement{Key: show(key, k)}
+		if m.PerCPU() {
+			var each []any
+			stride := (m.ValueSize() + 7) / 8 * 8
+			for at := 0; at < len(v); at += stride {
+				each = append(each, show(value, v[at:][:m.ValueSize()]))
+			}
+			e.Value = each
+		} else {
+			e.Value = show(value, v)
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 // show returns bytes as their type has them: a number, a text, a list, an
@@ -185,7 +202,7 @@ func isText(b []byte) bool {
 	return text != "" && strings.Trim(rest, "\x00") == ""
 }
 
-func (a *app) printExec(out *execResult, c *vm.Collection) error {
+func (a *app) printExec(out *execResult, c *skep.Collection) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s returned %d (%#x)", out.Program, out.Retval, out.Retval)
 	if out.Runs > 1 {
@@ -211,7 +228,7 @@ func (a *app) printExec(out *execResult, c *vm.Collection) error {
 		fmt.Fprintf(&b, "context: %v\n", execText(out.Context))
 	}
 	for _, e := range out.Events {
-		fmt.Fprintf(&b, "event %s: %s\n", e.Map, e.Data)
+		fmt.Fprintf(&b, "event %s: %s\n", e.Map, e.text())
 	}
 	for _, name := range slices.Sorted(maps.Keys(out.Maps)) {
 		list, ok := out.Maps[name].([]execElement)
@@ -255,9 +272,10 @@ type execReader struct {
 	name string
 	perf bool
 	r    *vm.Reader
+	typ  btf.Type // of what is sent; nil where it is not known
 }
 
-func readEvents(c *vm.Collection) (execReaders, error) {
+func readEvents(c *skep.Collection) (execReaders, error) {
 	var list execReaders
 	for _, name := range slices.Sorted(maps.Keys(c.Maps)) {
 		m := c.Maps[name]
@@ -276,7 +294,11 @@ func readEvents(c *vm.Collection) (execReaders, error) {
 			return nil, err
 		}
 		r.SetDeadline(time.Unix(1, 0)) // what is there, and no waiting
-		list = append(list, execReader{name, m.Type() == abi.MapPerfEventArray, r})
+		x := execReader{name: name, perf: m.Type() == abi.MapPerfEventArray, r: r}
+		if !x.perf { // whose values are descriptors
+			_, x.typ = m.Types()
+		}
+		list = append(list, x)
 	}
 	return list, nil
 }
@@ -291,6 +313,9 @@ func (list execReaders) all() []execEvent {
 				break
 			}
 			e := execEvent{Map: x.name, Data: hex.EncodeToString(rec.RawSample)}
+			if size, err := btf.Sizeof(x.typ); x.typ != nil && err == nil && size > 0 && size <= len(rec.RawSample) {
+				e.Value = show(x.typ, rec.RawSample)
+			}
 			if x.perf {
 				e.CPU = &rec.CPU
 			}

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,19 +96,20 @@ func TestIdle(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			cmd := exec.Command(skep, "run", "-f", format, "-e", strings.Join(points, ",")+` { @[probe] = count(); printf("%s\n", probe); } end { printf("end\n"); }`)
 			cmd.Env = append(os.Environ(), "__BPFTRACE_NOTIFY_PROBES_ATTACHED=1")
-			stdout, err := cmd.StdoutPipe()
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout = &stdout
+			pipe, err := cmd.StderrPipe()
 			if err != nil {
 				t.Fatal(err)
 			}
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = cmd.Process.Kill() }()
-			lines := bufio.NewReader(stdout)
+			lines := bufio.NewReader(pipe)
 			for {
 				line, err := lines.ReadString('\n')
+				stderr.WriteString(line)
 				if err != nil {
 					t.Fatalf("%v, %v\n%s", err, cmd.Wait(), stderr.String())
 				}
@@ -124,10 +124,11 @@ func TestIdle(t *testing.T) {
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
 			}
-			rest, err := io.ReadAll(lines)
+			_, err = stderr.ReadFrom(lines)
 			if err := errors.Join(err, cmd.Wait()); err != nil {
 				t.Fatalf("%v\n%s", err, stderr.String())
 			}
+			rest := stdout.Bytes()
 			t.Logf("%d probes used %v in ten seconds", len(points), used)
 			if n := bytes.Count(rest, []byte("\n")); n > 2 {
 				t.Fatalf("the tracepoints are not quiet:\n%s", rest)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,12 +34,15 @@ type runFlags struct {
 	targets  []string
 	token    string
 	noSource bool
+	engine   string
+	noFilter bool
 	args     []string // of an object; nil keeps those it was built with
 	named    map[string]string
 	live     bool // losses are told as they happen
 	test     bool
 	bench    bool
 	filter   string
+	blank    bool // see text.Printer
 }
 
 func (r *runFlags) add(cmd *cobra.Command, a *app) {
@@ -58,6 +60,8 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.StringArrayVar(&r.maps, "map", nil, "use a pinned map instead of a new one: `NAME=PATH`")
 	f.StringArrayVar(&r.targets, "attach", nil, "what a program of an object attaches to, where its section does not say: `PROGRAM=TARGET`, such as xdp_drop=eth0")
 	f.StringVar(&r.token, "token", "", "load with a BPF token of the bpffs at `DIR`, in a user namespace")
+	f.StringVar(&r.engine, "engine", "auto", "the `ENGINE` that runs it: kernel; user, which takes no privilege and sees one command (-c) or process (-p); auto")
+	f.BoolVar(&r.noFilter, "no-filter", false, "with --engine user and -c: stop at every system call, so that CMD may gain privileges and survives skep")
 	f.BoolVar(&r.noSource, "no-source", false, "refuse an object that does not fit this machine instead of compiling its source again")
 	f.BoolVar(&r.live, "live", false, "tell of lost events, failed reads and full maps as they happen; JSON does so always")
 	f.BoolVar(&r.test, "test", false, "run the script's test: probes alone")
@@ -65,6 +69,7 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.StringVar(&r.filter, "probe-filter", "", "with --test and --bench: only the probes whose names match `REGEX`")
 	f.BoolVar(&a.noWarnings, "no-warnings", false, "show no warnings")
 	fixed(cmd, "format", "text", "json")
+	fixed(cmd, "engine", "auto", "kernel", "user")
 	fixed(cmd, "buffer", "line", "full", "none")
 	_ = cmd.MarkFlagDirname("pin")
 	_ = cmd.MarkFlagDirname("token")
@@ -92,6 +97,8 @@ func (r *runFlags) check(a *app) error {
 		return usagef("--test and --bench exclude each other")
 	case r.filter != "" && !r.test && !r.bench:
 		return usagef("--probe-filter chooses among what --test or --bench runs")
+	case r.engine != "" && r.engine != "auto" && r.engine != "kernel" && r.engine != "user":
+		return usagef("--engine must be auto, kernel or user, not %q", r.engine)
 	case r.replace && r.pin == "":
 		return usagef("--replace needs --pin, the directory of what is to be replaced")
 	}
@@ -133,6 +140,10 @@ that begin with -- are for getopt.`,
 
 // runInput compiles what is a script, and runs it.
 func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input) error {
+	engine, err := a.chooseEngine(r)
+	if err != nil {
+		return err
+	}
 	obj := in.object
 	if obj != nil {
 		if len(in.args) > 0 {
@@ -149,11 +160,29 @@ func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input
 			return usagef("--target compiles for another machine; run is for this one (skep check and skep build take --target)")
 		}
 		o.PID, o.HasCommand = r.pid, r.command != ""
+		if engine == skep.EngineUser {
+			if o.Target, err = skep.UserTarget(); err != nil {
+				return err
+			}
+		}
 		if obj, err = a.compile(in.script, o); err != nil {
 			return err
 		}
 	}
 	return a.execute(cmd, r, obj)
+}
+
+// chooseEngine decides what runs the object, and says so where nobody named it.
+func (a *app) chooseEngine(r *runFlags) (skep.EngineName, error) {
+	engine, why, err := skep.EngineName(r.engine).Choose()
+	if err != nil {
+		return "", err
+	}
+	r.engine = string(engine)
+	if why != "" && !r.quiet {
+		a.show(source.List{{Severity: source.Info, Code: "engine", Message: why + ": the embedded engine runs this, and sees the process of -p or the command of -c with all that it starts"}})
+	}
+	return engine, nil
 }
 
 // execute runs an object and shows its events.
@@ -180,12 +209,12 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(cmd.Context())
+	ctx, cancel := interruptible(cmd.Context())
 	defer cancel()
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
 		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
-		Maps: maps, Targets: targets, Named: r.named,
+		Maps: maps, Targets: targets, Named: r.named, Engine: skep.EngineName(r.engine), NoFilter: r.noFilter,
 		Events: p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
 		Ready: func(int) {
 			a.ready()
@@ -285,7 +314,7 @@ func (a *app) printer(out io.Writer, r *runFlags, obj *skep.Object, terminal boo
 		return p
 	}
 	p := text.New(out, a.stderr, terminal)
-	p.File, p.Quiet = name, r.quiet
+	p.File, p.Quiet, p.Blank = name, r.quiet, r.blank
 	return p
 }
 
@@ -332,7 +361,7 @@ func splitCommand(s string) ([]string, error) {
 // ready says to whom expects it that everything is attached.
 func (a *app) ready() {
 	if os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "" {
-		fmt.Fprintln(a.stdout, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
+		fmt.Fprintln(a.stderr, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
 	}
 }
 

@@ -22,11 +22,13 @@ func TestMain(m *testing.M) {
 		"aside":        work, // for scripts that do not hold the lock of trace, whose counts it must not change
 		"absent":       absent,
 		"as":           as,
+		"delegate":     delegate,
 		"packet":       packet,
 		"skep-capture": showCapture,
 		"pidns":        pidns,
 		"signalled":    signalled,
 		"written":      written,
+		"fields":       fields,
 	})
 }
 

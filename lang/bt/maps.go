@@ -46,7 +46,8 @@ var aggNames = map[check.AggKind]object.Agg{
 }
 
 // aggFields is the layout of an aggregation's value, all fields of 8 bytes.
-func aggFields(t *check.Type) btf.Type {
+func aggFields(m *check.Map) btf.Type {
+	t := m.Value
 	number := btf.Type(u64Type)
 	if t.Signed {
 		number = s64Type
@@ -55,6 +56,10 @@ func aggFields(t *check.Type) btf.Type {
 		return &btf.Struct{Size: 16, Members: []btf.Member{{Name: a, Type: number}, {Name: b, Type: u64Type, Offset: 64}}}
 	}
 	switch t.Agg {
+	case check.Sum:
+		if m.Key == nil {
+			return pair("total", "set") // the one element is always there
+		}
 	case check.Min, check.Max:
 		return pair("value", "set")
 	case check.Avg, check.Stats:
@@ -81,7 +86,7 @@ func (l *lowerer) declareMap(m *check.Map) {
 	agg := m.Value.Kind == check.Agg
 	var value btf.Type
 	if agg {
-		value = aggFields(m.Value)
+		value = aggFields(m)
 		info.size, _ = btf.Sizeof(value)
 		show.Agg, show.PerCPU = aggNames[m.Value.Agg], true
 		show.Value = object.Type{Kind: object.TypeInt, Size: 8, Signed: m.Value.Signed}
@@ -453,7 +458,12 @@ func (g *gen) aggregate(m *mapInfo, keys []syntax.Expr, call *syntax.Call) {
 	case check.Count:
 		g.withElement(m, key, func(p *ir.Value) { g.add(m, p, g.const64(1)) })
 	case check.Sum:
-		g.withElement(m, key, func(p *ir.Value) { g.add(m, p, n) })
+		g.withElement(m, key, func(p *ir.Value) {
+			g.add(m, p, n)
+			if m.Key == nil {
+				g.b.Store(g.b.Offset(p, 8), g.const64(1))
+			}
+		})
 	case check.Avg, check.Stats:
 		g.withElement(m, key, func(p *ir.Value) {
 			g.add(m, p, n)

@@ -6,6 +6,7 @@ import (
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
+	"github.com/skep-bpf/skep/target"
 )
 
 // prologue is what runs before the filter and the body: it leaves the program
@@ -115,8 +116,11 @@ var compatFlags = map[abi.Arch]struct {
 	abi.RISCV64: {"flags", 1 << 11}, // TIF_32BIT, arch/riscv/include/asm/thread_info.h
 }
 
-// leaveCompat leaves the program in 32-bit system calls.
+// leaveCompat leaves the program in 32-bit system calls, where those come to it.
 func (g *gen) leaveCompat() {
+	if !g.feature(target.FeatureCompatSyscalls) {
+		return
+	}
 	flag, ok := compatFlags[g.arch]
 	types, err := g.target.Types()
 	if !ok || err != nil {
@@ -145,6 +149,9 @@ func (g *gen) probeIndex() *ir.Value {
 	}
 	if len(g.inst.Points) == 1 {
 		return g.const64(int64(g.probeOf[g.inst.Points[0].String()]))
+	}
+	if g.raw {
+		g.feature(target.FeatureRawTPCookie)
 	}
 	return g.helper(hAttachCookie, g.ctx)
 }

@@ -22,6 +22,9 @@ type Code interface {
 	// from s.Regs. It nests in a run that was suspended. It fails when r10 is
 	// too deep (FaultStack) or s is not set up.
 	Start(s *State, fn int) error
+	// Enter is Start of function 0 and Run up to the first exit, for hosts that
+	// start programs often. What Start would fail with is a Fault.
+	Enter(s *State) Exit
 	// Tail answers a TailCall exit: function 0 of this code goes on in place
 	// of the function that made the call, with r1 to r5 from s.Regs.
 	Tail(s *State)
@@ -38,6 +41,10 @@ type Options struct {
 	// Blind hides the constants of the program, so that none of its bytes can
 	// be found in executable memory. For programs that are not trusted.
 	Blind bool
+	// DirectTailCalls lets tail calls of native code be indirect jumps, not
+	// retpolines, which keep processors from running ahead to a target that another
+	// program has trained them to expect. For programs that are trusted.
+	DirectTailCalls bool
 }
 
 // ErrUnavailable is the reason why an engine cannot work on this system.

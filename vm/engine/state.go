@@ -86,7 +86,8 @@ func (f FaultClass) Error() string {
 type State struct {
 	// Regs are r0 to r10. Regs[10] must be a cage address that is a multiple of 16.
 	Regs [11]uint64
-	// Base is the host address of cage address 0.
+	// Base is the host address of cage address 0. It and StackLimit stay as they are
+	// at the first Start.
 	Base uintptr
 	// Budget is how many instructions may still be charged.
 	Budget int64
@@ -119,10 +120,17 @@ type State struct {
 	// Scratch are words for generated code that runs out of registers.
 	Scratch [2]uint64
 
+	// IdleSP is the SP at which nothing runs, and IdleFP a r10 with which Start has
+	// begun a run there.
+	IdleSP uintptr
+	IdleFP uint64
+
 	// Code is what runs: its Program is the one that Arg and PC are about.
 	Code Code
 	// Stack holds return addresses and saved registers.
 	Stack []uint64
+
+	_ [64]byte // what lies behind may be another processor's
 }
 
 // The offsets of State's fields in bytes, for generated code.

@@ -63,6 +63,7 @@ func (j *JIT) Compile(p *engine.Program, o engine.Options) (engine.Code, error) 
 	for _, at := range out.starts {
 		c.starts = append(c.starts, mem.start+uintptr(at))
 	}
+	c.start = c.starts[0]
 	c.first, c.length = mem.start, uintptr(len(out.code))
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -104,25 +105,30 @@ func (j *JIT) Run(s *engine.State) engine.Exit {
 		return engine.Fault
 	}
 	enter(s)
-	exit := s.Exit
-	if exit == engine.Done {
-		return exit
+	if s.Exit == engine.Done {
+		return engine.Done
 	}
+	return j.left(s)
+}
+
+// left finds out what runs after an exit in the midst of a run.
+func (j *JIT) left(s *engine.State) engine.Exit {
 	// What a tail call put in the place of a function has returned to another
 	// program, if the run goes on in that.
 	if c, ok := s.Code.(*code); !ok || s.ResumePC-c.first >= c.length {
 		s.Code = j.find(s.ResumePC)
 	}
-	if exit == engine.Fault {
+	if s.Exit == engine.Fault {
 		s.ResumePC = 0
 	}
-	return exit
+	return s.Exit
 }
 
 type code struct {
 	jit     *JIT
 	program *engine.Program
 	mem     *region
+	start   uintptr // of function 0
 	starts  []uintptr
 	tail    uintptr
 	first   uintptr // of length bytes of code
@@ -143,11 +149,34 @@ func (c *code) Start(s *engine.State, fn int) error {
 	if 8*engine.FrameWords*activations > uint64(s.SP-bottom) {
 		return fmt.Errorf("program %s: the state has no room for %d nested calls: %w", c.program.Name, activations, engine.FaultStack)
 	}
+	if s.IdleSP == 0 {
+		s.IdleSP = s.SP
+	}
+	if s.SP == s.IdleSP {
+		s.IdleFP = fp
+	}
 	s.ResumePC, s.Target, s.Fail = c.starts[fn], 0, 0
 	if s.Code != engine.Code(c) {
 		s.Code = c
 	}
 	return nil
+}
+
+// Enter implements [engine.Code].
+func (c *code) Enter(s *engine.State) engine.Exit {
+	if s.SP != s.IdleSP || s.Regs[10] != s.IdleFP || s.SP == 0 {
+		if c.Start(s, 0) != nil {
+			s.Exit, s.Arg = engine.Fault, uint32(engine.FaultStack)
+			return engine.Fault
+		}
+	}
+	s.ResumePC = c.start
+	enter(s)
+	if s.Exit == engine.Done {
+		return engine.Done
+	}
+	s.Code = c
+	return c.jit.left(s)
 }
 
 func (c *code) Tail(s *engine.State) {

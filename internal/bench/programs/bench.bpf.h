@@ -133,6 +133,11 @@ static __always_inline void *single(void *map)
 	return bpf_map_lookup_elem(map, &key);
 }
 
+struct sum {
+	s64 total;
+	u64 set;
+};
+
 struct average {
 	s64 sum;
 	u64 count;

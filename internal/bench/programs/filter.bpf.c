@@ -1,11 +1,12 @@
 #include "bench.bpf.h"
 
-SINGLE(at_, s64);
+SINGLE(at_, struct sum);
 
 SEC("tp_btf/sys_enter")
 int BPF_PROG(enter, struct pt_regs *regs, long id)
 {
-	s64 offset, *sum;
+	struct sum *sum;
+	s64 offset;
 
 	if (!is_syscall(id, 8))
 		return 0;
@@ -15,7 +16,9 @@ int BPF_PROG(enter, struct pt_regs *regs, long id)
 	if (offset <= 100 || offset >= 5000)
 		return 0;
 	sum = single(&at_);
-	if (sum)
-		*sum += offset;
+	if (sum) {
+		sum->total += offset;
+		sum->set = 1;
+	}
 	return 0;
 }

@@ -142,7 +142,8 @@ const maxRounds = 12
 func (c *checker) infer() {
 	before := c.diags
 	c.known, c.hoist = map[string]*Type{}, map[string]bool{}
-	for range maxRounds {
+	forgotten := 0
+	for left := maxRounds; left > 0; left-- {
 		c.diags = slices.Clone(before)
 		c.changed = false
 		for _, m := range c.res.Maps {
@@ -154,7 +155,13 @@ func (c *checker) infer() {
 		for i, inst := range c.res.Instances {
 			c.instance(inst, i)
 		}
-		if !c.changed && !c.forgetMaps() {
+		switch {
+		case c.changed:
+		case forgotten < maxRounds && c.forgetMaps():
+			forgotten++
+		case c.guess():
+			left = maxRounds
+		default:
 			return
 		}
 	}
@@ -178,6 +185,21 @@ func (c *checker) forgetMaps() bool {
 		return true
 	})
 	return found
+}
+
+// guess gives the first map whose type follows from nothing but itself, as in
+// "@n = @n + 1", the type of a number, and reports whether there is one.
+func (c *checker) guess() bool {
+	if c.diags.HasErrors() {
+		return false
+	}
+	for _, m := range c.res.Maps {
+		if m.Value == nil && m.Writers > 0 {
+			m.Value, m.valueSpan = tInt64, m.Span
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) instance(inst *Instance, index int) {

@@ -26,6 +26,7 @@ type use struct {
 	ctx      bool
 	place    bool // where the probe lies in its binary
 	kfuncs   bool // functions of the kernel for tracing programs
+	kstack   bool
 }
 
 // usesOf looks through a probe, whose macros are expanded.
@@ -49,6 +50,7 @@ func usesOf(p *syntax.Probe) use {
 				u.retval = true
 			case "probe", "ustack", "kstack":
 				u.probe = true
+				u.kstack = u.kstack || n.Name == "kstack"
 			case "func":
 				u.probe = true
 			case "ctx":
@@ -62,6 +64,7 @@ func usesOf(p *syntax.Probe) use {
 			switch n.Func.Text {
 			case "usym", "ustack", "kstack":
 				u.probe = true
+				u.kstack = u.kstack || n.Func.Text == "kstack"
 			case "uaddr":
 				u.place = true
 			case "comm":
@@ -301,7 +304,7 @@ func (c *checker) groupKey(pt Point, ctx *Context, u use) string {
 		if ctx.Syscall {
 			return key + " syscalls " + strings.SplitAfterN(pt.Event, "_", 3)[1] + argsKey(ctx.Args, u.fields)
 		}
-		if !u.args && c.rawOf(pt) {
+		if !u.args && !ctx.Record && c.rawOf(pt) {
 			if u.kfuncs || u.probe && !c.target.Feature(target.FeatureRawTPCookie).Have {
 				return key + pt.Name
 			}

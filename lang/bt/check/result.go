@@ -21,8 +21,18 @@ type Result struct {
 	Missing []Point
 	// Matches are the attach points with wildcards.
 	Matches []Match
+	// Relied is what constants of the script were taken from.
+	Relied []Reliance
 	// GFPFlags are the names of page allocation flags, where they are shown.
 	GFPFlags []target.Flag
+}
+
+// A Reliance is a property of the target that a constant of the script is,
+// which another machine may have otherwise.
+type Reliance struct {
+	Kind string // the kind of fact ("layout"), and its name, as package facts has them
+	Name string
+	Span source.Span
 }
 
 // A Match is what an attach point with wildcards stands for.
@@ -69,8 +79,12 @@ type Context struct {
 	Retval *Type
 	// Format is that of a tracepoint whose args are used.
 	Format *target.Format
-	// Syscall is set for system call tracepoints.
+	// Syscall is set for system call tracepoints that are reached by the raw
+	// tracepoint of all system calls.
 	Syscall bool
+	// Record is set for a tracepoint that a raw tracepoint must not stand in
+	// for: a stack of the kernel would begin with what runs BPF programs.
+	Record bool
 	// Ctx is the type of the builtin ctx, nil when it is not known or not used.
 	Ctx *Type
 	// Kfuncs is set when the body calls functions of the kernel that are only
