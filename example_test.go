@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
+	"time"
 
 	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/object"
@@ -57,6 +59,68 @@ func ExampleSession_Events() {
 		}
 	}
 	// Output: got 1 and two
+}
+
+// An agent: records and the elements of maps as Go values, under a context
+// that ends it.
+func Example_agent() {
+	if os.Geteuid() != 0 {
+		fmt.Println("openat of /no/such/file by this process: true\n1 opened by this process") // loading takes privilege
+		return
+	}
+	script := source.NewFile("opens.bt", `
+		tracepoint:syscalls:sys_enter_openat /pid == $1 && str(args.filename) == "/no/such/file"/ {
+			@opens[pid] = count();
+			print((pid=pid, name=str(args.filename)));
+		}`)
+	var compile skep.CompileOptions
+	compile.Args = []string{strconv.Itoa(os.Getpid())}
+	obj, err := skep.Compile(script, compile)
+	for _, d := range skep.Explain(err) {
+		fmt.Println(d) // with the line, what is wrong, and what was meant
+	}
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s := skep.Start(ctx, obj, skep.RunOptions{})
+	go func() {
+		<-s.Ready()
+		_, _ = os.Open("/no/such/file")
+	}()
+	for e, err := range s.Events() {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		switch e.Kind {
+		case object.EventPrint:
+			var open struct {
+				PID  int
+				Name string
+			}
+			if err := e.Scan(&open); err != nil {
+				fmt.Println(err)
+				return
+			}
+			fmt.Printf("openat of %s by this process: %v\n", open.Name, open.PID == os.Getpid())
+			s.Stop()
+		case object.EventPrintMap: // at the end, or when the script prints one
+			for _, entry := range e.Map.Entries {
+				var pid, count int
+				if err := entry.Scan(&pid, &count); err != nil {
+					fmt.Println(err)
+				}
+				fmt.Println(count, "opened by this process")
+			}
+		case runner.EventLost:
+			fmt.Println(runner.Describe(e.Loss, e.Count))
+		}
+	}
+	// Output:
+	// openat of /no/such/file by this process: true
+	// 1 opened by this process
 }
 
 // Maps can be read while a session runs.

@@ -184,6 +184,11 @@ func (c *computer) change(depth int) step {
 		n := int64(c.n(v.of.bits))
 		x = term{fmt.Sprint(n), i64, func() any { return n }}
 	}
+	if op == "/" || op == "%" {
+		// A constant that divides by zero is refused.
+		of := x
+		x.text, x.eval = fmt.Sprintf("(%s | 1)", of.text), func() any { return of.int() | 1 }
+	}
 	c.line("%s %s= %s;", v.name, op, x.text)
 	return func() jump {
 		v.value = v.of.fit(operate(op, v.of.signed, v.value.(int64), x.int()))

@@ -142,11 +142,12 @@ const maxRounds = 12
 func (c *checker) infer() {
 	before := c.diags
 	c.known, c.hoist = map[string]*Type{}, map[string]bool{}
+	forgotten := 0
 	for left := maxRounds; left > 0; left-- {
 		c.diags = slices.Clone(before)
 		c.changed = false
 		for _, m := range c.res.Maps {
-			m.Writers, m.earlier = 0, m.Value != nil
+			m.Writers, m.earlier, m.used = 0, m.Value != nil, false
 		}
 		for i, inst := range c.res.Funcs {
 			c.instance(inst, -1-i)
@@ -154,13 +155,36 @@ func (c *checker) infer() {
 		for i, inst := range c.res.Instances {
 			c.instance(inst, i)
 		}
-		if !c.changed {
-			if !c.guess() {
-				return
-			}
+		switch {
+		case c.changed:
+		case forgotten < maxRounds && c.forgetMaps():
+			forgotten++
+		case c.guess():
 			left = maxRounds
+		default:
+			return
 		}
 	}
+}
+
+// forgetMaps forgets what a map holds when it was written only by code that
+// earlier rounds looked at, before a type was known that rules it out. It
+// reports whether there was such a map.
+func (c *checker) forgetMaps() bool {
+	found := false
+	c.res.Maps = slices.DeleteFunc(c.res.Maps, func(m *Map) bool {
+		if m.Value == nil || m.Writers > 0 {
+			return false
+		}
+		found = true
+		m.Key, m.Value, m.noKey = nil, nil, false
+		if m.used || m.Kind != "" {
+			return false
+		}
+		delete(c.maps, m.Name)
+		return true
+	})
+	return found
 }
 
 // guess gives the first map whose type follows from nothing but itself, as in
@@ -260,6 +284,7 @@ func (c *checker) mapNamed(n *syntax.Map) *Map {
 		c.maps[name] = m
 		c.res.Maps = append(c.res.Maps, m)
 	}
+	m.used = true
 	return m
 }
 

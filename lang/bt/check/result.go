@@ -173,6 +173,7 @@ type Map struct {
 	keySpan, valueSpan source.Span
 	noKey              bool
 	earlier            bool // while its value's type is that of the round before
+	used               bool // something mentions it in this round
 }
 
 // A Selection is the member that x.name means.
