@@ -47,8 +47,6 @@ type mapField struct {
 
 func (k fieldKind) isRoot() bool { return k == fieldListHead || k == fieldTreeRoot }
 
-func (k fieldKind) isNode() bool { return k == fieldListNode || k == fieldTreeNode }
-
 func (m *Map) has(k fieldKind) bool { return m.field(k) != nil }
 
 func (m *Map) field(k fieldKind) *mapField {
