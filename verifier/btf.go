@@ -304,7 +304,7 @@ func (v *verifier) btfAccess(p *reg, at, off, size int, write, loads bool) (reg,
 	switch {
 	case !v.cfg.Caps.perfmon():
 		return unknown, v.fail("object-needs-cap", at, "reading a struct %s needs CAP_PERFMON", name)
-	case !gplCompatible(v.prog.License) && !p.has(alloc):
+	case !gplCompatible(v.prog.License) && !p.has(alloc) && v.cfg.Kernel >= linux6_12:
 		return unknown, v.fail("object-gpl", at, "a struct %s can be read by programs under a GPL-compatible licence only, and this one's is %q", name, v.prog.License)
 	case off < 0:
 		return unknown, v.fail("object-out-of-bounds", at, "offset %d of struct %s", off, name)

@@ -17,6 +17,7 @@ const (
 	fieldKptrUntrusted
 	fieldKptrRef
 	fieldKptrPercpu
+	fieldKptrOld // owns its object, as Linux 6.1 has it: only seen by knownFields
 	fieldListHead
 	fieldTreeRoot
 	fieldListNode
@@ -26,7 +27,7 @@ const (
 )
 
 var fieldNames = [...]string{
-	"bpf_spin_lock", "bpf_timer", "bpf_wq", "kernel pointer", "kernel pointer", "kernel pointer",
+	"bpf_spin_lock", "bpf_timer", "bpf_wq", "kernel pointer", "kernel pointer", "kernel pointer", "kernel pointer",
 	"bpf_list_head", "bpf_rb_root", "bpf_list_node", "bpf_rb_node", "bpf_refcount", "special field",
 }
 
@@ -45,8 +46,6 @@ type mapField struct {
 }
 
 func (k fieldKind) isRoot() bool { return k == fieldListHead || k == fieldTreeRoot }
-
-func (k fieldKind) isNode() bool { return k == fieldListNode || k == fieldTreeNode }
 
 func (m *Map) has(k fieldKind) bool { return m.field(k) != nil }
 
@@ -73,7 +72,7 @@ var specialStructs = map[string]struct {
 func (v *verifier) prepareMap(m *Map) *Error {
 	if m.Value != nil && m.fields == nil {
 		m.fields = []mapField{}
-		m.fields = collect(m.fields, m.Value, 0, 0)
+		m.fields = v.cfg.knownFields(collect(m.fields, m.Value, 0, 0))
 		v.linkRoots(m.fields)
 	}
 	if m.Inner != nil {
@@ -107,7 +106,7 @@ func collect(fields []mapField, t btf.Type, off uint32, depth int) []mapField {
 	return fields
 }
 
-var kptrTags = map[string]fieldKind{"kptr_untrusted": fieldKptrUntrusted, "kptr": fieldKptrRef, "percpu_kptr": fieldKptrPercpu}
+var kptrTags = map[string]fieldKind{"kptr_untrusted": fieldKptrUntrusted, "kptr": fieldKptrRef, "percpu_kptr": fieldKptrPercpu, "kptr_ref": fieldKptrOld}
 
 func collectMember(fields []mapField, t btf.Type, tags []string, off uint32, depth int) []mapField {
 	switch u := btf.UnderlyingType(t).(type) {
@@ -170,7 +169,7 @@ func (v *verifier) linkRoots(fields []mapField) {
 func (v *verifier) objectFields(t uint32) []mapField {
 	fields, ok := v.objects[t]
 	if !ok {
-		fields = collect(nil, v.types.list[t], 0, 0)
+		fields = v.cfg.knownFields(collect(nil, v.types.list[t], 0, 0))
 		v.linkRoots(fields)
 		if v.objects == nil {
 			v.objects = map[uint32][]mapField{}

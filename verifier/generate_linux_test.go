@@ -11,7 +11,7 @@ import (
 
 var (
 	generated      = flag.Int("generated", 1500, "number of generated programs to judge")
-	guestGenerated = flag.Int("guest-generated", 100, "number of generated programs for each guest and set of capabilities")
+	guestGenerated = flag.Int("guest-generated", 15, "number of generated programs for each guest and set of capabilities")
 	seed           = flag.Uint64("seed", 1, "seed of the first generated program")
 	showMax        = flag.Int("show", 3, "how many programs of each kind of difference to show")
 )

@@ -72,7 +72,7 @@ func judgeCorpus(t *testing.T, o *kernelOracle) {
 		}
 		a, err := o.load(c.program, c.caps, 0)
 		if err != nil {
-			without++ // a map that this kernel does not have
+			without++ // a map or a function that this kernel does not have
 			continue
 		}
 		switch compare(r, a) {
@@ -87,5 +87,5 @@ func judgeCorpus(t *testing.T, o *kernelOracle) {
 			t.Errorf("%s (%v): %s", c.where(), c.caps, explainDifference(r, a))
 		}
 	}
-	t.Logf("corpus: %d judged, %d of them rejected, %d unsupported, %d with maps that this kernel does not have, %d too long for a guest", judged, rejected, unsupported, without, long)
+	t.Logf("corpus: %d judged, %d of them rejected, %d unsupported, %d with maps or functions that this kernel does not have, %d too long for a guest", judged, rejected, unsupported, without, long)
 }

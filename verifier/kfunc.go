@@ -353,17 +353,6 @@ func (v *verifier) kfuncResult(c *kfuncCall) *Error {
 	return nil
 }
 
-func skipTypedefs(t btf.Type) btf.Type {
-	for range 64 {
-		d, ok := t.(*btf.Typedef)
-		if !ok {
-			return t
-		}
-		t = d.Type
-	}
-	return t
-}
-
 // iterNext follows both what happens when there is another element, later, and
 // when there is none (process_iter_next_call).
 func (v *verifier) iterNext(c *kfuncCall) (next, *Error) {

@@ -41,7 +41,7 @@ func (v *verifier) kptrAccess(_ *reg, f *mapField, write bool, val *reg, valReg 
 		fl := maybeNull
 		safe := f.kind == fieldKptrPercpu || f.kind == fieldKptrRef && (local || rcuProtected[f.to.TypeName()])
 		switch {
-		case !safe || !v.inRCU():
+		case !safe || !v.inRCU() || v.cfg.Kernel < linux6_12:
 			fl |= untrusted
 		case f.kind == fieldKptrPercpu:
 			fl |= rcu | percpu

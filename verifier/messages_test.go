@@ -37,7 +37,7 @@ var kernelMessages = []kernelMessage{
 	msg(`expected pointer to (allocated object|map value or allocated)|allocated object must be referenced|neither owning or non-owning|with bpf_refcount field|expected for bpf_.*obj_drop|must be non-owning ref|not allowed in rbtree cb`, CatArgument),
 	msg(`expects refcounted PTR_TO_BTF_ID`, CatReference),
 	msg(`calling kernel function .* is not allowed|program must be sleepable to call sleepable kfunc|destructive kfunc calls`, CatHelper),
-	msg(`is sleepable within|nested rcu read lock|unmatched rcu read unlock|unmatched attempt to enable|cannot be used inside|in unnecessary rbtree callback|requires RCU critical section`, CatLock),
+	msg(`is sleepable within|nested rcu read lock|unmatched rcu read unlock|unmatched attempt to enable|cannot be used inside|in unnecessary rbtree callback|requires RCU critical section|expected an RCU CS`, CatLock),
 	msg(`doesn't point to kptr|has no valid kptr|kptr isn't referenced kptr|invalid kptr access|kptr disallowed|imm must be 0 when storing to kptr|must be 8 bytes|referenced kptr`, CatMap),
 	msg(`(list|rb)_(node|head|root) not found at|but expected bpf_|operation on bpf_.* expects|direct access to bpf_`, CatMap),
 	msg(`must be held for bpf_|held lock and object are not in the same`, CatLock),

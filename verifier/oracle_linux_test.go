@@ -378,7 +378,7 @@ func testRun(fd int) (uint32, error) {
 }
 
 var (
-	logInsn  = regexp.MustCompile(`^(?:; .*)?(\d+): \([0-9a-f]{2}\)`)
+	logInsn  = regexp.MustCompile(`^(?:; .*)?(\d+): (?:\([0-9a-f]{2}\)|BUG_)`)
 	logTime  = regexp.MustCompile(`(?m)^verification time (\d+) usec`)
 	logCount = regexp.MustCompile(`(?m)^processed (\d+) insns`)
 	atInsn   = regexp.MustCompile(`insn (\d+)`)

@@ -103,6 +103,32 @@ func (c *Config) unknownForm(op isa.Instruction) bool {
 // where the dynptr has to be given back.
 func (c *Config) wholeDynptrs() bool { return c.Kernel >= linux6_12 }
 
+// knownFields are the fields that the kernel has. Linux 6.1 has locks, timers and
+// pointers, which own their objects only where their tag is "kptr_ref".
+func (c *Config) knownFields(fields []mapField) []mapField {
+	old := c.Kernel < linux6_12
+	known := fields[:0]
+	for _, f := range fields {
+		switch f.kind {
+		case fieldSpinLock, fieldTimer:
+		case fieldKptrRef:
+			if old {
+				f.kind = fieldKptrUntrusted
+			}
+		case fieldKptrOld:
+			if f.kind = fieldKptrRef; !old {
+				continue
+			}
+		default:
+			if old {
+				continue
+			}
+		}
+		known = append(known, f)
+	}
+	return known
+}
+
 // constantsToContext: constants may be stored to contexts (Linux 6.3).
 func (c *Config) constantsToContext() bool { return c.Kernel >= linux6_12 }
 

@@ -127,7 +127,6 @@ var reasons = map[Code]reason{
 	"graph-lock":           {CatLock, "take the lock that is beside the list or tree"},
 	"kptr-type":            {CatMap, ""},
 	"kptr-store":           {CatMap, "exchange it by bpf_kptr_xchg"},
-	"exception-held":       {CatLock, ""},
 	"function-type":        {CatCall, ""},
 	"function-argument":    {CatCall, ""},
 	"calls-too-deep":       {CatCall, "inline functions"},

@@ -87,7 +87,7 @@ func (v *verifier) stackWrite(p *reg, at, off, size int, val *reg, op isa.Instru
 	off += int(int64(p.Bits.Value))
 	k, index := slotOf(off)
 	sl := &f.stack[k]
-	if !v.cfg.Caps.perfmon() && sl.spilled() && sl.typ != scalar && size != 8 {
+	if !v.cfg.Caps.perfmon() && sl.spilled() && (sl.typ != scalar || v.cfg.Kernel < linux6_12) && size != 8 {
 		return v.fail("pointer-corrupted", at, "part of a pointer that is kept at fp-%d would be overwritten", (k+1)*8)
 	}
 	if !v.cfg.Caps.perfmon() && (val != nil && spillable(val) || !plain(sl.kind[index-size+1:index+1])) {

@@ -189,28 +189,37 @@ func (t Tnum) mulOlder(u Tnum) Tnum {
 	return ConstTnum(value).Add(acc)
 }
 
-// And is s & o, Or is s | o and Xor is s ^ o.
-func (r Rules) And(s, o *Scalar) { r.bitwise(s, o, (*Scalar).And) }
+// And is s & o.
+func (r Rules) And(s, o *Scalar) {
+	before := *s
+	s.And(o)
+	r.forgetSigns(s, &before, o)
+}
 
 // Or is s | o.
-func (r Rules) Or(s, o *Scalar) { r.bitwise(s, o, (*Scalar).Or) }
+func (r Rules) Or(s, o *Scalar) {
+	before := *s
+	s.Or(o)
+	r.forgetSigns(s, &before, o)
+}
 
 // Xor is s ^ o.
-func (r Rules) Xor(s, o *Scalar) { r.bitwise(s, o, (*Scalar).Xor) }
+func (r Rules) Xor(s, o *Scalar) {
+	before := *s
+	s.Xor(o)
+	r.forgetSigns(s, &before, o)
+}
 
-// bitwise does op. Linux 6.1 knows a signed range of the result only where both
-// operands are not negative.
-func (r Rules) bitwise(s, o *Scalar, op func(s, o *Scalar)) {
-	negative32, negative := s.S32Min < 0 || o.S32Min < 0, s.SMin < 0 || o.SMin < 0
-	op(s, o)
+// forgetSigns is for the result s of a bitwise operation: Linux 6.1 knows a
+// signed range of it only where neither operand is negative.
+func (r Rules) forgetSigns(s, a, b *Scalar) {
 	if r != Linux6_1 {
 		return
 	}
-	known32, known := s.IsConst32() && o.IsConst32(), s.IsConst() && o.IsConst()
-	if !known32 && negative32 {
+	if !(s.IsConst32() && b.IsConst32()) && (a.S32Min < 0 || b.S32Min < 0) {
 		s.S32Min, s.S32Max = math.MinInt32, math.MaxInt32
 	}
-	if !known && negative {
+	if !(s.IsConst() && b.IsConst()) && (a.SMin < 0 || b.SMin < 0) {
 		s.SMin, s.SMax = math.MinInt64, math.MaxInt64
 	}
 	s.UpdateRanges()
