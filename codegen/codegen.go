@@ -67,8 +67,10 @@ func (g *generator) fail(d *source.Diagnostic) { g.diags.Add(d) }
 // Generate compiles m, which it changes. The error is a [source.List] when the
 // module asks for what a BPF program cannot have.
 func Generate(m *ir.Module, opts Options) (*object.Object, error) {
-	if diags := tooManyValues(m); diags != nil {
-		return nil, diags
+	if !opts.NoOptimise {
+		if diags := tooManyValues(m); diags != nil {
+			return nil, diags
+		}
 	}
 	g := newGenerator(m, opts)
 	if err := g.optimise(); err != nil {

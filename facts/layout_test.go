@@ -124,7 +124,8 @@ func TestGuard(t *testing.T) {
 		}
 	}
 	want := []object.COREKind{
-		object.COREFieldSize, object.COREFieldSigned, object.COREFieldSize, // pid, comm; bits has no fixed length
+		object.COREFieldSize, object.COREFieldSigned, object.COREFieldSize, // pid, comm
+		object.COREFieldSize, object.COREFieldSigned, // the elements of bits
 		object.CORETypeSize, object.COREFieldSize, object.COREFieldSigned, object.COREFieldOffset,
 	}
 	if !slices.Equal(kinds, want) {

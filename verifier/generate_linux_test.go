@@ -37,7 +37,7 @@ func TestGenerated(t *testing.T) {
 // judgeGenerated holds our verdicts about n generated programs against the
 // kernel's.
 func judgeGenerated(t *testing.T, o *kernelOracle, caps Caps, first, n uint64) {
-	cfg := configHere(t, caps)
+	cfg := configHere(t, o, caps)
 	cfg.limit = o.most
 	cfg.Types = kernelTypes(t)
 	counts := map[difference]int{}

@@ -75,7 +75,7 @@ func generate(seed uint64, cfg Config) *Program {
 	g.emit(isa.Mov64(6, 1))
 	g.kinds[6] = genContext
 	mistakeAt := -1000
-	if r.IntN(100) < 45 {
+	if r.IntN(100) < 48 {
 		mistakeAt = r.IntN(g.budget + 1)
 	}
 	for g.budget > 0 {
@@ -162,8 +162,10 @@ func (g *generator) step(depth int) {
 		g.stack()
 	case n < 12:
 		g.lookup()
-	case n < 15:
+	case n < 14:
 		g.memory()
+	case n == 14:
+		g.bound()
 	case n == 15:
 		g.packet()
 	case n == 16:

@@ -63,7 +63,7 @@ func judgeCorpus(t *testing.T, o *kernelOracle) {
 	judged, rejected, unsupported, without, long := 0, 0, 0, 0, 0
 	o.logLevel = 5
 	for _, c := range corpus(t) {
-		cfg := configOf(t, c)
+		cfg := configOf(t, o, c)
 		cfg.limit = o.most
 		r := Verify(c.program, cfg)
 		if c.long || r.Insns > o.most {

@@ -61,6 +61,7 @@ type kernelOracle struct {
 	logBuf []byte
 	// logLevel is what is asked for: 1 for instructions, 4 for figures.
 	logLevel uint32
+	cpus     int // see processors
 	// run has accepted socket filters run once, over a packet of zeros.
 	run     bool
 	fds     []int // of maps with types
@@ -187,7 +188,7 @@ func (o *kernelOracle) typedMap(m *Map, types *btf.Handle, p *Program) (int, err
 
 // kernelID returns the id of a thing in the kernel's BTF.
 func (o *kernelOracle) kernelID(name string, t btf.Type) (uint32, error) {
-	types, err := btf.LoadKernelSpec()
+	types, err := kernelSpec()
 	if err != nil {
 		return 0, err
 	}
@@ -463,7 +464,7 @@ func TestCorpusKernel(t *testing.T) {
 		}
 		if c.open && *update && !a.accepted && a.category != "" && (a.category == c.category || c.category == "?") {
 			c.category, c.insn = a.category, a.insn
-			if e := Verify(c.program, configOf(t, c)).Err; a.insn < 0 && e != nil {
+			if e := Verify(c.program, configOf(t, o, c)).Err; a.insn < 0 && e != nil {
 				c.insn = e.Insn // the kernel does not say where
 			}
 			fillIn(t, c, c.category, c.insn)

@@ -214,6 +214,10 @@ func compareElsewhere(t *testing.T, c construct, obj *skep.Object, machines map[
 		if err != nil {
 			continue // what the kernel lacks, its loader complains of
 		}
+		if slices.ContainsFunc(there.Funcs, func(f *object.Func) bool { return strings.HasPrefix(f.Section, "tp_btf/") }) &&
+			slices.ContainsFunc(obj.Funcs, func(f *object.Func) bool { return strings.HasPrefix(f.Section, "raw_tp/") }) {
+			continue // programs without types, as for tracepoints of modules, run where those with types do
+		}
 		if a, b := unadjusted(obj), unadjusted(there); a != b {
 			t.Errorf("%s: the object is said to fit %s, where other code is made\n%s\nthere\n%s", c.name, name, a, b)
 		}
@@ -257,8 +261,9 @@ done`, files)
 		if !strings.HasPrefix(rest, "refused") {
 			continue
 		}
-		if p.name == "live" && bytes.Contains(files["o"+strings.TrimPrefix(name, "o")], []byte("fentry/")) || bytes.Contains(files["o"+strings.TrimPrefix(name, "o")], []byte("fexit/")) {
-			continue // there are none on that kernel
+		obj := files["o"+strings.TrimPrefix(name, "o")]
+		if p.name == "live" && (bytes.Contains(obj, []byte("fentry/")) || bytes.Contains(obj, []byte("fexit/"))) {
+			continue // that kernel may refuse them to its root
 		}
 		t.Errorf("%s: bpftool does not load %s", p.name, part)
 	}

@@ -187,8 +187,11 @@ func (c *checker) attachPoint(p *syntax.Probe, ap *syntax.AttachPoint, u use) (p
 		}
 		d := c.warnf(ap.Loc, "missing-probe", "%s does not exist on %s and is left out", ap.Text, c.target.Name())
 		var he *hook.Error
-		if errors.As(err, &he) && he.Nearest != "" {
+		if errors.As(err, &he) {
 			d.Suggest(he.Nearest)
+			if he.Hint != "" {
+				d.Notef("%s: %s", he.Message, he.Hint)
+			}
 		}
 		return nil, true
 	}
