@@ -174,17 +174,6 @@ func (p *pair) sameMaps(t testing.TB, names ...string) {
 	}
 }
 
-func ethernet(proto uint16, payload ...byte) []byte {
-	p := make([]byte, 14, 64)
-	p[0], p[6] = 0x02, 0x04
-	p[12], p[13] = byte(proto>>8), byte(proto)
-	p = append(p, payload...)
-	for len(p) < 60 {
-		p = append(p, byte(len(p)))
-	}
-	return p
-}
-
 // The whole line: an object of clang with a hash map and an XDP program, in the
 // kernel and here.
 func TestCount(t *testing.T) {

@@ -53,6 +53,17 @@ func program(t testing.TB, v *vm.VM, maps map[int32]*vm.Map, insns ...isa.Instru
 	return p
 }
 
+func ethernet(proto uint16, payload ...byte) []byte {
+	p := make([]byte, 14, 64)
+	p[0], p[6] = 0x02, 0x04
+	p[12], p[13] = byte(proto>>8), byte(proto)
+	p = append(p, payload...)
+	for len(p) < 60 {
+		p = append(p, byte(len(p)))
+	}
+	return p
+}
+
 func newMap(t testing.TB, v *vm.VM, spec ebpf.MapSpec) *vm.Map {
 	t.Helper()
 	m, err := v.NewMap(&spec)
