@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/abi"
@@ -64,8 +62,7 @@ func MayTrace() error {
 		return errors.New("this process lacks " + missing)
 	}
 	// Capabilities in a user namespace, or in a container, may be worth nothing.
-	err := load(&ebpf.ProgramSpec{Type: ebpf.RawTracepoint}, nil)
-	if errors.Is(err, fs.ErrPermission) {
+	if err := (probeProgram{typ: abi.ProgRawTracepoint}).load(); err != nil {
 		return errors.New("the kernel lets this process load no programs")
 	}
 	return nil

@@ -411,10 +411,12 @@ func (m *userMachine) follow(pid int, wanted bool) (err error) {
 	case pid == 0:
 		return errors.New("without privileges the events of one command or of one process can be had: give -c CMD or -p PID; those of the whole machine take --engine kernel, with CAP_BPF and CAP_PERFMON")
 	}
-	m.target = pid
 	tr := m.trace()
 	if e := tr.do(func() { err = tr.attach(pid) }); e != nil {
 		return e
+	}
+	if err == nil {
+		m.target = pid
 	}
 	return err
 }

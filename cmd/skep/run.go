@@ -175,6 +175,9 @@ func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input
 
 // chooseEngine decides what runs the object, and says so where nobody named it.
 func (a *app) chooseEngine(r *runFlags) (skep.Engine, error) {
+	if r.engine == "auto" && (r.token != "" || r.pin != "" || len(r.maps) > 0 || len(r.targets) > 0) {
+		r.engine = "kernel" // these are about the kernel's things
+	}
 	engine, why, err := skep.Engine(r.engine).Choose()
 	if err != nil {
 		return "", err
