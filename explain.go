@@ -94,6 +94,10 @@ func explain(err error) source.List {
 	if errors.As(err, &diags) || errors.As(err, &diag) {
 		return source.Diagnostics(err)
 	}
+	var refused *RejectedError
+	if errors.As(err, &refused) {
+		return refused.Diagnostics()
+	}
 	var rejected *VerifierError
 	if errors.As(err, &rejected) {
 		return source.List{rejection(rejected)}

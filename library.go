@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 
+	"github.com/skep-bpf/skep/facts"
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/kernel"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
@@ -66,20 +68,57 @@ func Format(file *source.File) (string, error) {
 	return text, nil
 }
 
-// NotPortable says what in an object other loaders than skep could get wrong
-// on another machine: the facts that CO-RE, kernel symbols and read-only data
-// cannot express. It is empty when any loader gets it right, or fails.
-func NotPortable(o *Object) source.List {
+// Portable makes of an object one that any loader gets right on another machine, or
+// does not load: it adds a program that the kernel refuses where a field or type
+// is not what it was (see [facts.Guard]). What that cannot hold together, the list
+// says: the facts that CO-RE, kernel symbols and read-only data cannot express,
+// and variables that only skep fills in.
+func Portable(o *Object) (*Object, source.List) {
 	if o.Manifest == nil {
-		return nil
+		return o, nil
 	}
+	obj := *o.Object
+	obj.Funcs = slices.DeleteFunc(slices.Clone(o.Funcs), func(f *object.Func) bool { return f.Name == facts.GuardName })
+	guard, open := facts.Guard(o.target, &obj)
+	if list := notPortable(o.Manifest, open); len(list) > 0 {
+		return nil, list
+	}
+	if guard == nil {
+		return o, nil
+	}
+	obj.Funcs = append(obj.Funcs, guard)
+	elf, err := obj.Marshal()
+	if err != nil {
+		return nil, source.List{{Code: "not-portable", Message: fmt.Sprintf("the object cannot be written: %v", err)}}
+	}
+	return &Object{Object: &obj, ELF: elf, Warnings: o.Warnings, target: o.target}, nil
+}
+
+// notPortable explains facts that other loaders cannot see to.
+func notPortable(m *object.Manifest, open []object.Fact) source.List {
 	var list source.List
-	file := source.NewFile(o.Manifest.Source.Name, o.Manifest.Source.Text)
-	for _, f := range o.Manifest.Facts {
-		d := &source.Diagnostic{Code: "not-portable", Message: fmt.Sprintf("this depends on %s of the machine it was compiled on (%s), and other loaders could not adjust it", factWords(f.Kind), f.Name)}
+	file := source.NewFile(m.Source.Name, m.Source.Text)
+	for _, f := range open {
+		message := fmt.Sprintf("this depends on %s of the machine it was compiled on (%s), and other loaders could not adjust it", factWords(f.Kind), f.Name)
+		note := ""
+		switch {
+		case f.Kind == object.FactFeature && f.Name == string(target.FeatureInitialPIDNS):
+			message = "this counts processes as the PID namespace of skep does, which other loaders do not know"
+			note = "pid(init) and tid(init) are the same everywhere"
+		case f.Kind == object.FactFeature && f.Value == "yes":
+			continue // a kernel without it does not load the programs
+		case f.Kind == object.FactSyscall:
+			continue // the registers of a system call are the same in each kernel of an architecture
+		case f.Kind == object.FactRunner:
+			message = f.Name + " is filled in by skep before it loads the programs, and other loaders would leave it 0"
+		}
+		d := &source.Diagnostic{Code: "not-portable", Message: message}
 		if text := file.Line(f.Line); f.Line > 0 && text != "" {
 			start := lineStart(file, f.Line)
 			d.Span = source.Span{File: file, Start: start, End: start + len(text)}
+		}
+		if note != "" {
+			d.Notef("%s", note)
 		}
 		list.Add(d)
 	}
@@ -106,12 +145,10 @@ func factWords(k object.FactKind) string {
 		return "the format of a tracepoint"
 	case object.FactArgs:
 		return "where a function or raw tracepoint has its arguments"
-	case object.FactSyscall:
-		return "the number and arguments of a system call"
 	case object.FactMatch:
 		return "what a wildcard matched"
 	case object.FactLayout:
-		return "the size of a type"
+		return "a type"
 	case object.FactFile:
 		return "the contents of a file"
 	case object.FactParam:
@@ -121,7 +158,9 @@ func factWords(k object.FactKind) string {
 	case object.FactArch:
 		return "the architecture"
 	case object.FactExists:
-		return "whether a symbol or type exists"
+		return "whether a hook, symbol or function exists"
+	case object.FactMachine:
+		return "a property"
 	}
 	return "a property (" + string(k) + ")"
 }

@@ -94,7 +94,7 @@ func Compile(file *source.File, o CompileOptions) (*Object, error) {
 type RunOptions struct {
 	Load machine.LoadOptions
 	// Engine runs the object; "" is the kernel.
-	Engine Engine
+	Engine EngineName
 	// NoFilter has EngineUser trace Command without a seccomp filter: every
 	// system call stops, but the command may gain privileges, and survives skep.
 	NoFilter bool

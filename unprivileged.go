@@ -10,23 +10,23 @@ import (
 	"github.com/skep-bpf/skep/target"
 )
 
-// An Engine is what runs objects.
-type Engine string
+// An EngineName says what runs objects.
+type EngineName string
 
 // The engines.
 const (
 	// EngineKernel is the Linux kernel.
-	EngineKernel Engine = "kernel"
+	EngineKernel EngineName = "kernel"
 	// EngineUser is the engine inside skep, over the events of one command or
 	// one process, which takes no privilege.
-	EngineUser Engine = "user"
+	EngineUser EngineName = "user"
 	// EngineAuto is the kernel where this process may use it, else EngineUser.
-	EngineAuto Engine = "auto"
+	EngineAuto EngineName = "auto"
 )
 
 // Choose decides what EngineAuto is here; "" is EngineKernel. why says in words
 // why it is not the kernel, "" where it is or where the engine was named.
-func (e Engine) Choose() (chosen Engine, why string, err error) {
+func (e EngineName) Choose() (chosen EngineName, why string, err error) {
 	switch e {
 	case "", EngineKernel:
 		return EngineKernel, "", nil
@@ -55,7 +55,7 @@ var userTarget = sync.OnceValues(func() (target.Target, error) {
 
 // machineFor returns the machine of an engine that was chosen, and what objects
 // have to fit to run on it.
-func machineFor(e Engine, noFilter bool) (machine.Machine, target.Target, error) {
+func machineFor(e EngineName, noFilter bool) (machine.Machine, target.Target, error) {
 	if e == EngineUser {
 		t, err := userTarget()
 		if err != nil {

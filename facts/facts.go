@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
@@ -50,6 +51,10 @@ func (d Difference) String() string {
 		what = "the architecture"
 	case object.FactParam:
 		what = "the parameter " + d.Name
+	case object.FactMachine:
+		what = "the machine's " + d.Name
+	case object.FactExists:
+		what = "whether there is " + d.Name
 	}
 	return fmt.Sprintf("%s was %q where the object was compiled and is %q here", what, d.Value, d.Here)
 }
@@ -60,7 +65,7 @@ func (d Difference) String() string {
 func Differences(t target.Target, list []object.Fact, pid int) []Difference {
 	var out []Difference
 	for _, f := range list {
-		if f.Value == Unknown || f.Kind == object.FactParam {
+		if f.Value == Unknown || f.Kind == object.FactParam || f.Kind == object.FactRunner {
 			continue
 		}
 		here, err := Value(t, f, pid)
@@ -83,9 +88,13 @@ func Differences(t target.Target, list []object.Fact, pid int) []Difference {
 //	syscall  "sys_enter_openat:filename"
 //	match    an attach point with wildcards
 //	exists   an attach point, "symbol NAME", "struct NAME", "func NAME"
-//	layout   "struct NAME", "struct NAME.member", "gfp_flags"
+//	layout   "struct NAME" for its size, "struct NAME.member.member" for where and
+//	         what a member is, "struct NAME {}" for all of them, "enum NAME" for
+//	         its constants, "enumerator NAME" for one, "gfp_flags"
 //	file     the absolute path of a user binary
 //	feature  a target.FeatureName
+//	machine  "cpus", "kernel" for its release, "release X.Y" for whether it is as
+//	         new as that
 //
 // The error says why the target cannot tell.
 func Value(t target.Target, f object.Fact, pid int) (string, error) {
@@ -110,6 +119,8 @@ func Value(t target.Target, f object.Fact, pid int) (string, error) {
 		return layout(t, f.Name)
 	case object.FactFile:
 		return file(t, f.Name, pid)
+	case object.FactMachine:
+		return machine(t, f.Name)
 	}
 	return "", fmt.Errorf("facts of the kind %q cannot be compared", f.Kind)
 }
@@ -158,6 +169,10 @@ func field(t target.Target, f object.Fact) (string, error) {
 	fd, ok := format.Field(parts[2])
 	if !ok {
 		return None, nil
+	}
+	if fd.IsString() {
+		// Whether char has a sign is up to the kernel's compiler, and text has none.
+		return fmt.Sprintf("%s; offset %d; size %d", fd.Decl(), fd.Offset, fd.Size), nil
 	}
 	return fmt.Sprintf("%s; offset %d; size %d; signed %t", fd.Decl(), fd.Offset, fd.Size, fd.Signed), nil
 }
@@ -273,54 +288,19 @@ func typeOf(t target.Target, name string) (btf.Type, error) {
 	return types.Named(rest)
 }
 
-func layout(t target.Target, name string) (string, error) {
-	name, member, ok := strings.Cut(name, ".")
-	typ, err := typeOf(t, name)
-	if err != nil {
-		return missing(err)
+// machine is a number of the machine itself.
+func machine(t target.Target, name string) (string, error) {
+	switch name {
+	case "cpus":
+		return strconv.Itoa(t.CPUs()), nil
+	case "kernel":
+		return t.Release().Text, nil
 	}
-	typ = btf.UnderlyingType(typ)
-	if !ok {
-		size, err := btf.Sizeof(typ)
-		if err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("size %d", size), nil
+	var major, minor int
+	if n, err := fmt.Sscanf(name, "release %d.%d", &major, &minor); n != 2 || err != nil {
+		return "", fmt.Errorf("%q is no number of a machine", name)
 	}
-	m, ok := findMember(typ, member)
-	if !ok {
-		return None, nil
-	}
-	if m.BitfieldSize > 0 {
-		return fmt.Sprintf("bits %d", m.BitfieldSize), nil
-	}
-	size, err := btf.Sizeof(m.Type)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("size %d", size), nil
-}
-
-// findMember finds a member of a struct or union, through anonymous ones too.
-func findMember(t btf.Type, name string) (btf.Member, bool) {
-	var members []btf.Member
-	switch t := btf.UnderlyingType(t).(type) {
-	case *btf.Struct:
-		members = t.Members
-	case *btf.Union:
-		members = t.Members
-	}
-	for _, m := range members {
-		if m.Name == name {
-			return m, true
-		}
-		if m.Name == "" {
-			if inner, ok := findMember(m.Type, name); ok {
-				return inner, true
-			}
-		}
-	}
-	return btf.Member{}, false
+	return yes(t.Release().AtLeast(major, minor)), nil
 }
 
 // file is the build-id of a user binary, or a digest of one that has none.

@@ -1,7 +1,6 @@
 package facts
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -11,10 +10,10 @@ import (
 	"github.com/skep-bpf/skep/target"
 )
 
-// Widths compares the sizes of the kernel fields that an object reads with
-// those on a target. CO-RE moves a read to where the field is, but a read
-// through a helper keeps its length. Fields that are not there are left to the
-// loader to complain of.
+// Widths compares what the kernel fields are that an object reads, their sizes and
+// signs, with what they are on a target. CO-RE moves a read to where the field
+// is, but a read through a helper keeps its length, and what follows it its idea
+// of a sign. Fields that are not there are left to the loader to complain of.
 func Widths(t target.Target, o *object.Object) []Difference {
 	var out []Difference
 	seen := map[string]bool{}
@@ -29,47 +28,44 @@ func Widths(t target.Target, o *object.Object) []Difference {
 				continue
 			}
 			seen[key] = true
-			was, ok := scalarSize(leaf)
-			if !ok {
+			was := readShape(leaf)
+			if was == "" {
 				continue
 			}
-			here, err := typeOf(t, name)
-			for _, n := range names {
-				if err != nil {
-					break
-				}
-				m, found := findMember(here, n)
-				if !found {
-					err = target.ErrNotFound
-				}
-				here = m.Type
-			}
+			root, err := typeOf(t, name)
 			if err != nil {
 				continue
 			}
-			if is, ok := scalarSize(here); !ok || is != was {
-				d := Difference{Fact: object.Fact{Kind: object.FactLayout, Name: key, Value: fmt.Sprintf("%d bytes", was)}, Here: "no number"}
-				if ok {
-					d.Here = fmt.Sprintf("%d bytes", is)
-				}
-				out = append(out, d)
+			here, ok := findPath(root, names)
+			if !ok {
+				continue
+			}
+			is := readShape(here.member.Type)
+			if is == "" || here.member.BitfieldSize > 0 {
+				is = "no number"
+			}
+			if is != was {
+				out = append(out, Difference{Fact: object.Fact{Kind: object.FactLayout, Name: key, Value: was}, Here: is})
 			}
 		}
 	}
 	return out
 }
 
-// scalarSize is the size of a number or pointer in bytes.
-func scalarSize(t btf.Type) (int, bool) {
-	switch t := btf.UnderlyingType(t).(type) {
-	case *btf.Int:
-		return int(t.Size), true
-	case *btf.Enum:
-		return int(t.Size), true
-	case *btf.Pointer:
-		return 8, true
+// readShape is the shape of a field as far as reading it depends on it: how
+// many elements an array has does, when they are text.
+func readShape(t btf.Type) string {
+	a, ok := btf.UnderlyingType(t).(*btf.Array)
+	if !ok {
+		return shape(t)
 	}
-	return 0, false
+	if n, ok := btf.UnderlyingType(a.Type).(*btf.Int); ok && n.Name == "char" {
+		return shape(a)
+	}
+	if elem := readShape(a.Type); elem != "" {
+		return "an array of " + elem
+	}
+	return ""
 }
 
 // fieldPath is the path of a CO-RE record in names: the type with its keyword,
@@ -95,13 +91,7 @@ func fieldPath(c object.CORE) (name string, names []string, leaf btf.Type) {
 		if i == 0 {
 			continue
 		}
-		var members []btf.Member
-		switch t := btf.UnderlyingType(t).(type) {
-		case *btf.Struct:
-			members = t.Members
-		case *btf.Union:
-			members = t.Members
-		}
+		members := membersOf(t)
 		if n < 0 || n >= len(members) || members[n].BitfieldSize > 0 {
 			return "", nil, nil
 		}

@@ -29,7 +29,7 @@ func TestWidths(t *testing.T) {
 		t.Errorf("%v", d)
 	}
 	d := Widths(tgt, read(8))
-	if len(d) != 1 || d[0].Name != "struct task_struct.pid" || d[0].Value != "8 bytes" || d[0].Here != "4 bytes" {
+	if len(d) != 1 || d[0].Name != "struct task_struct.pid" || d[0].Value != "8 bytes, signed" || d[0].Here != "4 bytes, signed" {
 		t.Errorf("%v", d)
 	}
 }

@@ -347,12 +347,14 @@ const (
 	FactArgs    FactKind = "args"    // the signature of a function or raw tracepoint
 	FactSyscall FactKind = "syscall" // number and arguments of a system call
 	FactMatch   FactKind = "match"   // what a wildcard matched: Value is a digest of the list
-	FactLayout  FactKind = "layout"  // size or width of a type that shapes code
+	FactLayout  FactKind = "layout"  // size, members or constants of a type that shape code
 	FactFile    FactKind = "file"    // an offset or build-id inside a user binary
 	FactParam   FactKind = "param"   // a parameter that shapes code or attach points
 	FactFeature FactKind = "feature" // a feature of the kernel that was used, or missed
 	FactArch    FactKind = "arch"
-	FactExists  FactKind = "exists" // whether a symbol or type exists
+	FactExists  FactKind = "exists"  // whether a symbol or type exists
+	FactMachine FactKind = "machine" // how many CPUs there are, how new the kernel is
+	FactRunner  FactKind = "runner"  // a variable that skep fills in before it loads the programs, as other loaders do not
 )
 
 // A Fact is something the code relies on that a loader cannot adjust. Where
@@ -383,5 +385,5 @@ var lossKinds = []LossKind{
 }
 
 var factKinds = []FactKind{
-	FactFormat, FactArgs, FactSyscall, FactMatch, FactLayout, FactFile, FactParam, FactFeature, FactArch, FactExists,
+	FactFormat, FactArgs, FactSyscall, FactMatch, FactLayout, FactFile, FactParam, FactFeature, FactArch, FactExists, FactMachine, FactRunner,
 }

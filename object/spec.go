@@ -36,3 +36,28 @@ func ToCollectionSpec(o *Object) (*ebpf.CollectionSpec, error) {
 	}
 	return spec, nil
 }
+
+// DataSection returns what a map of global variables holds when it is made: the
+// contents in its spec, and over them the values of the variables, which may have
+// been set since. ok is false for other maps.
+func DataSection(spec *ebpf.CollectionSpec, name string) (data []byte, ok bool, err error) {
+	m := spec.Maps[name]
+	if m == nil || len(m.Contents) != 1 {
+		return nil, false, nil
+	}
+	if data, ok = m.Contents[0].Value.([]byte); !ok {
+		return nil, false, nil
+	}
+	data, ok = bytes.Clone(data), false
+	for _, v := range spec.Variables {
+		if v.SectionName != name {
+			continue
+		}
+		ok = true
+		if uint64(v.Offset)+uint64(len(v.Value)) > uint64(len(data)) {
+			return nil, false, fmt.Errorf("variable %s lies outside of section %s", v.Name, name)
+		}
+		copy(data[v.Offset:], v.Value)
+	}
+	return data, ok, nil
+}

@@ -304,7 +304,7 @@ func (v *verifier) btfAccess(p *reg, at, off, size int, write, loads bool) (reg,
 	switch {
 	case !v.cfg.Caps.perfmon():
 		return unknown, v.fail("object-needs-cap", at, "reading a struct %s needs CAP_PERFMON", name)
-	case !gplCompatible(v.prog.License):
+	case !gplCompatible(v.prog.License) && !p.has(alloc):
 		return unknown, v.fail("object-gpl", at, "a struct %s can be read by programs under a GPL-compatible licence only, and this one's is %q", name, v.prog.License)
 	case off < 0:
 		return unknown, v.fail("object-out-of-bounds", at, "offset %d of struct %s", off, name)
@@ -314,12 +314,19 @@ func (v *verifier) btfAccess(p *reg, at, off, size int, write, loads bool) (reg,
 		return unknown, v.fail("object-elsewhere", at, "a struct %s in user memory is accessed directly; use bpf_probe_read_user", name)
 	case p.has(percpu):
 		return unknown, v.fail("object-elsewhere", at, "a struct %s of each processor is accessed directly; use bpf_per_cpu_ptr", name)
-	case write:
+	case write && !p.has(alloc):
 		return unknown, v.fail("object-read-only", at, "a struct %s can be read only", name)
 	}
+	if p.has(alloc) {
+		for _, f := range v.objectFields(p.obj) {
+			if off < int(f.off+f.size) && int(f.off) < off+size {
+				return unknown, v.fail("special-field", at, "the %s at offset %d of struct %s cannot be read or written by instructions", f.kind, f.off, name)
+			}
+		}
+	}
 	w, err := v.walk(t, at, off, size)
-	if err != nil || w.to == nil {
-		return unknown, err
+	if err != nil || w.to == nil || p.has(alloc) {
+		return unknown, err // what objects of the program hold are numbers
 	}
 	f := w.flags
 	switch {
@@ -556,11 +563,25 @@ func (v *verifier) btfArgument(r *reg, at int, t abi.ArgType, meta *callMeta) *E
 	if r.flags&percpu != 0 && t.Base() == abi.ArgPtrToPercpuBTFID {
 		return nil
 	}
+	switch meta.helper.ID {
+	case helperSpinLock, helperSpinUnlock:
+		return nil // an object of the program, whose lock is looked up later
+	case helperKptrXchg:
+		if r.has(alloc) {
+			if at == 1 {
+				return nil
+			}
+			return v.kptrMatches(meta.field, r, at)
+		}
+	}
 	if r.has(alloc) {
-		return v.unsupported("allocated objects as arguments of %s", name)
+		return v.fail("argument-type", at, "%s takes a kernel object in r%d, and it holds one of the program's (struct %s)", name, at, v.btfName(r.obj))
 	}
 	if r.has(maybeNull) && (!t.Has(abi.PtrMaybeNull) || t.Has(abi.ObjRelease)) {
 		return v.fail("argument-null", at, "r%d (%s) may be null, which %s does not take", at, v.typeName(r), name)
+	}
+	if meta.helper.ID == helperKptrXchg {
+		return v.kptrMatches(meta.field, r, at)
 	}
 	want := meta.proto.BTFTypes[at]
 	if t.Base() == abi.ArgPtrToBTFIDSockCommon {
@@ -600,9 +621,15 @@ func (v *verifier) btfResult(meta *callMeta, r *reg, f flags) *Error {
 		if meta.field == nil {
 			return v.unsupported("what bpf_kptr_xchg returns")
 		}
-		idx, err := v.kernelType(meta.field.to.TypeName())
+		idx, local, err := v.kptrTarget(meta.field)
 		if err != nil {
 			return err
+		}
+		if local {
+			f |= alloc
+			if meta.field.kind == fieldKptrPercpu {
+				f |= percpu
+			}
 		}
 		*r = pointer(ptrBTF, f, idx)
 		return nil

@@ -25,6 +25,7 @@ type callMeta struct {
 	dynptr     uint32
 	dynptrType int32
 	dynptrRef  uint32
+	cloned     uint32 // the reference of the dynptr that is cloned
 	field      *mapField
 	retType    uint32 // BTF type of what is returned, by an argument
 	changes    bool   // packets may move
@@ -53,7 +54,7 @@ func (v *verifier) protoOf(id int64) *abi.Proto {
 // call does a call of a helper, a function of the program or of the kernel.
 func (v *verifier) call(op isa.Instruction) (next, *Error) {
 	if v.st.activeLocks > 0 {
-		if op.Src == isa.CallHelper && !lockHelper(op.Imm) || op.Src == isa.CallKernel && !v.kfuncUnderLock(op.Imm) {
+		if op.Src == isa.CallHelper && !lockHelper(op.Imm) || op.Src == isa.CallKernel && !kfuncUnderLock(v.kfuncName(op)) {
 			return 0, v.fail("call-under-lock", -1, "no function may be called while a lock is held")
 		}
 	}
@@ -449,13 +450,8 @@ func castHelper(id int32) bool {
 // exit leaves the frame, or the program.
 func (v *verifier) exit() (next, *Error) {
 	if v.st.cur == 0 {
-		switch {
-		case v.st.activeLocks > 0:
-			return 0, v.fail("lock-held", -1, "the program ends while a lock is held")
-		case v.st.rcu > 0:
-			return 0, v.fail("rcu-held", -1, "the program ends without bpf_rcu_read_unlock")
-		case v.st.preempt > 0:
-			return 0, v.fail("preemption-disabled", -1, "the program ends with preemption disabled")
+		if err := v.heldAtEnd("the program ends"); err != nil {
+			return 0, err
 		}
 	}
 	if err := v.leakedRefs(); err != nil {
@@ -468,6 +464,19 @@ func (v *verifier) exit() (next, *Error) {
 		return 0, err
 	}
 	return nextDone, nil
+}
+
+// heldAtEnd reports what has to be left before the program is.
+func (v *verifier) heldAtEnd(what string) *Error {
+	switch {
+	case v.st.activeLocks > 0:
+		return v.fail("lock-held", -1, "%s while a lock is held", what)
+	case v.st.rcu > 0:
+		return v.fail("rcu-held", -1, "%s without bpf_rcu_read_unlock", what)
+	case v.st.preempt > 0:
+		return v.fail("preemption-disabled", -1, "%s with preemption disabled", what)
+	}
+	return nil
 }
 
 // leaveFrame returns to the caller (prepare_func_exit).
@@ -516,8 +525,12 @@ func (r retRange) holds(x *reg, only32 bool) bool {
 	return int64(r.lo) <= x.SMin && x.SMax <= int64(r.hi)
 }
 
-// checkReturn checks what the program returns (check_return_code).
-func (v *verifier) checkReturn() *Error {
+// checkReturn checks what the program returns.
+func (v *verifier) checkReturn() *Error { return v.checkReturnIn(0) }
+
+// checkReturnIn checks what the program returns, in a register
+// (check_return_code).
+func (v *verifier) checkReturnIn(at isa.Register) *Error {
 	f := v.st.frame()
 	sub := f.subprog != 0
 	p := v.prog
@@ -526,38 +539,38 @@ func (v *verifier) checkReturn() *Error {
 			return nil
 		}
 	}
-	if err := v.read(0); err != nil {
+	if err := v.read(at); err != nil {
 		return err
 	}
-	r0 := &v.regs()[0]
-	if v.leaks(r0) {
-		return v.fail("pointer-returned", 0, "returning a pointer needs CAP_PERFMON")
+	r := &v.regs()[at]
+	if v.leaks(r) {
+		return v.fail("pointer-returned", int(at), "returning a pointer needs CAP_PERFMON")
 	}
 	what := "the program returns"
-	var r retRange
+	var want retRange
 	only32 := false
 	switch {
 	case f.inAsync:
-		what, r = "an asynchronous callback returns", retRange{0, 0}
+		what, want = "an asynchronous callback returns", retRange{0, 0}
 	case sub:
-		if r0.typ != scalar {
-			return v.fail("return-type", 0, "a global function returns a %s, not a number", v.typeName(r0))
+		if r.typ != scalar {
+			return v.fail("return-type", int(at), "a global function returns a %s, not a number", v.typeName(r))
 		}
 		return nil
 	default:
 		var limited bool
-		if r, only32, limited = v.returnRange(); !limited {
+		if want, only32, limited = v.returnRange(); !limited {
 			return nil
 		}
 	}
-	if r0.typ != scalar {
-		return v.fail("return-type", 0, "%s a %s, not a number", what, v.typeName(r0))
+	if r.typ != scalar {
+		return v.fail("return-type", int(at), "%s a %s, not a number", what, v.typeName(r))
 	}
-	if err := v.precise(0); err != nil {
+	if err := v.precise(at); err != nil {
 		return err
 	}
-	if !r.holds(r0, only32) {
-		return v.fail("return-value", 0, "%s a value (%v) that may be outside of %d to %d", what, r0.Scalar, r.lo, r.hi)
+	if !want.holds(r, only32) {
+		return v.fail("return-value", int(at), "%s a value (%v) that may be outside of %d to %d", what, r.Scalar, want.lo, want.hi)
 	}
 	return nil
 }

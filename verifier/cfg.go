@@ -313,8 +313,11 @@ func (v *verifier) markPoints() {
 					in.prune, in.jump, in.checkpoint, in.callback = true, true, v.cfg.callbacksRepeat(), v.cfg.callbacksRepeat()
 				}
 			case isa.CallKernel:
-				if v.kfuncLoops(op.Imm) {
+				switch name := v.kfuncName(op); {
+				case isIterFunc(name, "next"):
 					in.prune, in.checkpoint = true, true
+				case name == "bpf_rbtree_add_impl":
+					in.prune, in.jump, in.checkpoint, in.callback = true, true, true, true
 				}
 			}
 		case isUncond(op):

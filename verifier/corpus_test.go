@@ -26,14 +26,20 @@ import (
 //	license TEXT    (GPL)
 //	caps SET        all, bpf or none (all)
 //	long            it takes the kernel too long to log every instruction
+//	r0 VALUE        what the program returns, for a packet of zeros
 //	since VERSION   the rule is there from this kernel on
-//	map NAME TYPE KEY VALUE ENTRIES [lock|timer] [rdonly]
+//	sleepable       it may sleep
+//	target NAME     what a program with BTF attaches to
+//	struct NAME FIELD:TYPE...  a type of the program, see corpusStruct
+//	map NAME TYPE KEY VALUE ENTRIES [lock|timer|value=STRUCT] [rdonly]
 //	expect accepted | rejected CATEGORY INSN | unsupported
 //
-// INSN may be left open as ? and filled in from the kernel with -update.
+// CATEGORY and INSN may be left open as ? and filled in from the kernel with
+// -update.
 //
-// In instructions map[NAME] is a map, map[NAME]+8 an address in its value, and
-// calls name helpers.
+// In instructions map[NAME] is a map, map[NAME]+8 an address in its value,
+// type[NAME] the id of a structure; calls name helpers, and kfunc[NAME] is a
+// function of the kernel.
 type corpusCase struct {
 	file     string
 	line     int
@@ -46,10 +52,17 @@ type corpusCase struct {
 	// open: the instruction is not filled in yet ("?"), see -update.
 	open       bool
 	long       bool
+	r0         *uint32
 	expectLine int
+	structs    []*btf.Struct
 }
 
 func (c *corpusCase) where() string { return fmt.Sprintf("%s:%d: %s", c.file, c.line, c.program.Name) }
+
+var (
+	typeRef  = regexp.MustCompile(`type\[(\w+)\]`)
+	kfuncRef = regexp.MustCompile(`kfunc\[(\w+)\]`)
+)
 
 var mapRef = regexp.MustCompile(`map\[(\w+)\](\+\d+)?`)
 
@@ -80,7 +93,7 @@ func specialValue(name string, size uint32) *btf.Struct {
 	return &btf.Struct{Name: "value", Size: size, Members: members}
 }
 
-func parseMap(fields []string) (*Map, error) {
+func parseMap(fields []string, structs []*btf.Struct) (*Map, error) {
 	if len(fields) < 5 {
 		return nil, fmt.Errorf("map NAME TYPE KEY VALUE ENTRIES is wanted")
 	}
@@ -97,6 +110,14 @@ func parseMap(fields []string) (*Map, error) {
 		*to = uint32(n)
 	}
 	for _, f := range fields[5:] {
+		if name, ok := strings.CutPrefix(f, "value="); ok {
+			for _, s := range structs {
+				if s.Name == name {
+					m.Value, m.ValueSize = s, s.Size
+				}
+			}
+			continue
+		}
 		switch f {
 		case "lock", "timer":
 			m.Value = specialValue(f, m.ValueSize)
@@ -130,7 +151,7 @@ func addFuncs(p *Program) {
 		}
 		at += in.Size()
 	}
-	if !taken {
+	if !taken && len(p.Locals) == 0 {
 		return
 	}
 	integer := &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
@@ -167,6 +188,24 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 			}
 			return fmt.Sprintf("map[fd:%d]", i)
 		})
+		asm = typeRef.ReplaceAllStringFunc(asm, func(s string) string {
+			name := typeRef.FindStringSubmatch(s)[1]
+			for i, t := range c.structs {
+				if t.Name == name {
+					return strconv.Itoa(i + 1)
+				}
+			}
+			return s
+		})
+		asm = kfuncRef.ReplaceAllStringFunc(asm, func(s string) string {
+			name := kfuncRef.FindStringSubmatch(s)[1]
+			n := slices.IndexFunc(c.program.Kfuncs, func(k Kfunc) bool { return k.Name == name })
+			if n < 0 {
+				n = len(c.program.Kfuncs)
+				c.program.Kfuncs = append(c.program.Kfuncs, Kfunc{Name: name})
+			}
+			return fmt.Sprintf("kfunc[btf:%d]", n)
+		})
 		if unknown != "" {
 			return fmt.Errorf("no map %q", unknown)
 		}
@@ -179,6 +218,14 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 		}}
 		var err error
 		c.program.Insns, err = p.Parse(asm)
+		for i := range c.program.Insns {
+			if in := &c.program.Insns[i]; in.IsCall() && in.Src == isa.CallKernel {
+				in.Imm = -1 - in.Imm
+			}
+		}
+		if err == nil {
+			err = addLocals(c)
+		}
 		addFuncs(c.program)
 		all = append(all, c)
 		return err
@@ -223,14 +270,31 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 			}
 		case "long":
 			c.long = true
+		case "r0":
+			n, err := strconv.ParseUint(rest, 0, 32)
+			if err != nil {
+				return nil, fail(err)
+			}
+			r0 := uint32(n)
+			c.r0 = &r0
 		case "since":
 			v, err := abi.ParseVersion(rest)
 			if err != nil {
 				return nil, fail(err)
 			}
 			c.since = v
+		case "sleepable":
+			c.program.Sleepable = true
+		case "target":
+			c.program.AttachTo = rest
+		case "struct":
+			s, err := corpusStruct(fields, c.structs)
+			if err != nil {
+				return nil, fail(err)
+			}
+			c.structs = append(c.structs, s)
 		case "map":
-			m, err := parseMap(fields)
+			m, err := parseMap(fields, c.structs)
 			if err != nil {
 				return nil, fail(err)
 			}
@@ -265,6 +329,23 @@ func parseCorpus(file, text string) ([]*corpusCase, error) {
 	return all, nil
 }
 
+// needsTypes reports whether the kernel's types are needed to judge a program.
+func (c *corpusCase) needsTypes() bool {
+	return c.program.AttachTo != "" || len(c.program.Kfuncs) > 0 || len(c.structs) > 0
+}
+
+// kernelTypes are the types of this machine's kernel; nil where it has none.
+func kernelTypes(t testing.TB) *btf.Spec {
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		return nil
+	}
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return types
+}
+
 // corpus reads all programs of testdata.
 func corpus(t testing.TB) []*corpusCase {
 	t.Helper()
@@ -296,7 +377,13 @@ func TestCorpus(t *testing.T) {
 			t.Errorf("%s stands twice", c.where())
 		}
 		names[c.program.Name] = true
-		r := Verify(c.program, Config{Caps: c.caps})
+		cfg := Config{Caps: c.caps}
+		if c.needsTypes() {
+			if cfg.Types = kernelTypes(t); cfg.Types == nil {
+				continue
+			}
+		}
+		r := Verify(c.program, cfg)
 		switch c.verdict {
 		case Accepted:
 			accepted++

@@ -75,7 +75,9 @@ func (v *verifier) dynptrArgument(r *reg, at int, t abi.ArgType, meta *callMeta)
 		v.ids++
 		d := reg{Scalar: domain.Const(0), typ: constPtrDynptr, aux: typ, id: v.ids}
 		if typ == dynptrRingbuf {
-			d.ref = v.acquire(refPointer, 0)
+			if d.ref = meta.cloned; d.ref == 0 {
+				d.ref = v.acquire(refPointer, 0)
+			}
 		}
 		for i := range 2 {
 			sl := &f.stack[k-i]
@@ -150,7 +152,11 @@ func (v *verifier) releasableDynptr(r *reg, at int) *Error {
 	if err != nil {
 		return v.fail("reference-missing", at, "r%d is no reference that could be given back", at)
 	}
-	if f := v.st.frameOf(r); k >= len(f.stack) || f.stack[k].kind[7] != slotDynptr || f.stack[k].ref == 0 {
+	f := v.st.frameOf(r)
+	if !v.cfg.wholeDynptrs() && k < len(f.stack) && f.stack[k].kind[7] != slotDynptr && f.stack[k].ref != 0 {
+		return nil // the reference is still there, and what it was for is asked next
+	}
+	if k >= len(f.stack) || f.stack[k].kind[7] != slotDynptr || f.stack[k].ref == 0 {
 		return v.fail("reference-missing", at, "r%d is no reference that could be given back", at)
 	}
 	return nil
@@ -168,9 +174,22 @@ func (v *verifier) releaseDynptr(r *reg, at int) *Error {
 			return v.fail("reference-unknown", at, "the dynptr in r%d is not held", at)
 		}
 		v.invalidateRef(ref)
+		v.endClones(ref)
 	}
 	v.clearObject(v.st.frameOf(r), k-1, 2)
 	return nil
+}
+
+// endClones ends the dynptrs that hold a reference.
+func (v *verifier) endClones(ref uint32) {
+	for i := 0; i <= v.st.cur; i++ {
+		f := v.st.frames[i]
+		for k := range f.stack {
+			if sl := &f.stack[k]; sl.kind[7] == slotDynptr && sl.obj == 1 && sl.ref == ref {
+				v.clearObject(f, k-1, 2)
+			}
+		}
+	}
 }
 
 // clearObject makes slots hold nothing.

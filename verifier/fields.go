@@ -1,6 +1,9 @@
 package verifier
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/cilium/ebpf/btf"
 )
 
@@ -14,15 +17,17 @@ const (
 	fieldKptrUntrusted
 	fieldKptrRef
 	fieldKptrPercpu
-	fieldGraphRoot
-	fieldGraphNode
+	fieldListHead
+	fieldTreeRoot
+	fieldListNode
+	fieldTreeNode
 	fieldRefcount
 	fieldOther
 )
 
 var fieldNames = [...]string{
-	"bpf_spin_lock", "bpf_timer", "bpf_wq", "kernel pointer", "kernel pointer", "kernel pointer", "list head or tree root",
-	"list or tree node", "bpf_refcount", "special field",
+	"bpf_spin_lock", "bpf_timer", "bpf_wq", "kernel pointer", "kernel pointer", "kernel pointer",
+	"bpf_list_head", "bpf_rb_root", "bpf_list_node", "bpf_rb_node", "bpf_refcount", "special field",
 }
 
 func (k fieldKind) String() string { return fieldNames[k] }
@@ -34,8 +39,14 @@ func (k fieldKind) isKptr() bool { return k >= fieldKptrUntrusted && k <= fieldK
 type mapField struct {
 	kind      fieldKind
 	off, size uint32
-	to        btf.Type // of a kernel pointer
+	to        btf.Type // of a kernel pointer; of a list or tree, what is in it
+	contains  string   // of a list or tree: "STRUCT:FIELD"
+	nodeOff   uint32   // of a list or tree: where the node is in to
 }
+
+func (k fieldKind) isRoot() bool { return k == fieldListHead || k == fieldTreeRoot }
+
+func (k fieldKind) isNode() bool { return k == fieldListNode || k == fieldTreeNode }
 
 func (m *Map) has(k fieldKind) bool { return m.field(k) != nil }
 
@@ -53,8 +64,8 @@ var specialStructs = map[string]struct {
 	size uint32
 }{
 	"bpf_spin_lock": {fieldSpinLock, 4}, "bpf_timer": {fieldTimer, 16}, "bpf_wq": {fieldWorkqueue, 16},
-	"bpf_list_head": {fieldGraphRoot, 16}, "bpf_rb_root": {fieldGraphRoot, 16}, "bpf_list_node": {fieldGraphNode, 24},
-	"bpf_rb_node": {fieldGraphNode, 32}, "bpf_refcount": {fieldRefcount, 4}, "bpf_res_spin_lock": {fieldOther, 8},
+	"bpf_list_head": {fieldListHead, 16}, "bpf_rb_root": {fieldTreeRoot, 16}, "bpf_list_node": {fieldListNode, 24},
+	"bpf_rb_node": {fieldTreeNode, 32}, "bpf_refcount": {fieldRefcount, 4}, "bpf_res_spin_lock": {fieldOther, 8},
 	"bpf_task_work": {fieldOther, 8},
 }
 
@@ -62,7 +73,8 @@ var specialStructs = map[string]struct {
 func (v *verifier) prepareMap(m *Map) *Error {
 	if m.Value != nil && m.fields == nil {
 		m.fields = []mapField{}
-		m.collect(m.Value, 0, 0)
+		m.fields = collect(m.fields, m.Value, 0, 0)
+		v.linkRoots(m.fields)
 	}
 	if m.Inner != nil {
 		return v.prepareMap(m.Inner)
@@ -70,60 +82,139 @@ func (v *verifier) prepareMap(m *Map) *Error {
 	return nil
 }
 
-func (m *Map) collect(t btf.Type, off uint32, depth int) {
+// collect adds the special fields of a type at off.
+func collect(fields []mapField, t btf.Type, off uint32, depth int) []mapField {
 	if depth > 8 {
-		return
+		return fields
 	}
 	switch t := btf.UnderlyingType(t).(type) {
 	case *btf.Struct:
 		if s, ok := specialStructs[t.Name]; ok && t.Size == s.size {
-			m.fields = append(m.fields, mapField{kind: s.kind, off: off, size: s.size})
-			return
+			return append(fields, mapField{kind: s.kind, off: off, size: s.size})
 		}
 		for _, mem := range t.Members {
 			if mem.BitfieldSize == 0 {
-				m.member(mem.Type, off+mem.Offset.Bytes(), depth)
+				fields = collectMember(fields, mem.Type, mem.Tags, off+mem.Offset.Bytes(), depth)
 			}
 		}
 	case *btf.Datasec:
 		for _, s := range t.Vars {
 			if vr, ok := s.Type.(*btf.Var); ok {
-				m.member(vr.Type, off+s.Offset, depth)
+				fields = collectMember(fields, vr.Type, vr.Tags, off+s.Offset, depth)
+			}
+		}
+	}
+	return fields
+}
+
+var kptrTags = map[string]fieldKind{"kptr_untrusted": fieldKptrUntrusted, "kptr": fieldKptrRef, "percpu_kptr": fieldKptrPercpu}
+
+func collectMember(fields []mapField, t btf.Type, tags []string, off uint32, depth int) []mapField {
+	switch u := btf.UnderlyingType(t).(type) {
+	case *btf.Struct:
+		before := len(fields)
+		fields = collect(fields, u, off, depth+1)
+		if len(fields) == before+1 && fields[before].kind.isRoot() {
+			for _, tag := range tags {
+				if what, ok := strings.CutPrefix(tag, "contains:"); ok {
+					fields[before].contains = what
+				}
+			}
+		}
+	case *btf.Array:
+		size, err := btf.Sizeof(u.Type)
+		if err != nil || u.Nelems > 64 {
+			return fields
+		}
+		before := len(fields)
+		for i := range u.Nelems {
+			fields = collectMember(fields, u.Type, tags, off+i*uint32(size), depth+1)
+			if len(fields) == before {
+				return fields
+			}
+		}
+	case *btf.Pointer:
+		if tag, ok := u.Target.(*btf.TypeTag); ok {
+			if k, ok := kptrTags[tag.Value]; ok {
+				fields = append(fields, mapField{kind: k, off: off, size: 8, to: btf.UnderlyingType(tag.Type)})
+			}
+		}
+	}
+	return fields
+}
+
+// linkRoots finds what lists and trees hold: "contains:STRUCT:FIELD" names a
+// structure of the program.
+func (v *verifier) linkRoots(fields []mapField) {
+	for i := range fields {
+		f := &fields[i]
+		name, field, ok := strings.Cut(f.contains, ":")
+		if !f.kind.isRoot() || !ok {
+			continue
+		}
+		for _, t := range v.prog.Locals {
+			s, ok := t.(*btf.Struct)
+			if !ok || s.Name != name {
+				continue
+			}
+			for _, m := range s.Members {
+				if m.Name == field {
+					f.to, f.nodeOff = s, m.Offset.Bytes()
+				}
 			}
 		}
 	}
 }
 
-func (m *Map) member(t btf.Type, off uint32, depth int) {
-	switch u := btf.UnderlyingType(t).(type) {
-	case *btf.Struct:
-		m.collect(u, off, depth+1)
-	case *btf.Array:
-		size, err := btf.Sizeof(u.Type)
-		if err != nil || u.Nelems > 64 {
-			return
+// objectFields are the special fields of a structure of the program.
+func (v *verifier) objectFields(t uint32) []mapField {
+	fields, ok := v.objects[t]
+	if !ok {
+		fields = collect(nil, v.types.list[t], 0, 0)
+		v.linkRoots(fields)
+		if v.objects == nil {
+			v.objects = map[uint32][]mapField{}
 		}
-		before := len(m.fields)
-		for i := range u.Nelems {
-			m.member(u.Type, off+i*uint32(size), depth+1)
-			if len(m.fields) == before {
-				return
-			}
-		}
-	case *btf.Pointer:
-		if tag, ok := u.Target.(*btf.TypeTag); ok {
-			kinds := map[string]fieldKind{"kptr_untrusted": fieldKptrUntrusted, "kptr": fieldKptrRef, "percpu_kptr": fieldKptrPercpu}
-			if k, ok := kinds[tag.Value]; ok {
-				m.fields = append(m.fields, mapField{kind: k, off: off, size: 8, to: btf.UnderlyingType(tag.Type)})
-			}
+		v.objects[t] = fields
+	}
+	return fields
+}
+
+// fieldsAt are the special fields of what a pointer leads to.
+func (v *verifier) fieldsAt(r *reg) []mapField {
+	switch {
+	case r.typ == ptrMapValue:
+		return v.maps[r.obj].fields
+	case r.typ == ptrBTF && r.has(alloc):
+		return v.objectFields(r.obj)
+	}
+	return nil
+}
+
+// fieldOf returns the first field of one of the kinds, or nil.
+func fieldOf(fields []mapField, kinds ...fieldKind) *mapField {
+	for i := range fields {
+		if slices.Contains(kinds, fields[i].kind) {
+			return &fields[i]
 		}
 	}
+	return nil
+}
+
+// fieldExactly returns the field of one of the kinds at off, or nil.
+func fieldExactly(fields []mapField, off int64, kinds ...fieldKind) *mapField {
+	for i := range fields {
+		if int64(fields[i].off) == off && slices.Contains(kinds, fields[i].kind) {
+			return &fields[i]
+		}
+	}
+	return nil
 }
 
 // mayHoldLock reports whether a lock may be in what a pointer points to, whose
 // identity then matters (reg_may_point_to_spin_lock).
 func (v *verifier) mayHoldLock(r *reg) bool {
-	return r.typ == ptrMapValue && v.maps[r.obj].has(fieldSpinLock) || r.typ == ptrBTF && r.has(alloc)
+	return fieldOf(v.fieldsAt(r), fieldSpinLock) != nil
 }
 
 // constField checks a pointer that must point to a field of a kind.
@@ -131,21 +222,31 @@ func (v *verifier) constField(r *reg, at int, k fieldKind) *Error {
 	if !r.IsConst() {
 		return v.fail("field-offset", at, "the %s in r%d must be at a constant offset", k, at)
 	}
-	if r.typ != ptrMapValue {
-		return v.unsupported("a %s in an allocated object", k)
+	where := "struct"
+	if r.typ == ptrMapValue {
+		m := v.maps[r.obj]
+		if m.Value == nil {
+			return v.fail("field-missing", at, "map %s has no type, which a %s needs", m.Name, k)
+		}
+		where = "map " + m.Name
 	}
-	m := v.maps[r.obj]
-	if m.Value == nil {
-		return v.fail("field-missing", at, "map %s has no type, which a %s needs", m.Name, k)
-	}
-	f := m.field(k)
+	f := fieldOf(v.fieldsAt(r), k)
 	if f == nil {
-		return v.fail("field-missing", at, "the values of map %s have no %s", m.Name, k)
+		return v.fail("field-missing", at, "there is no %s in the %s that r%d points to", k, where, at)
 	}
 	if int64(f.off) != int64(r.off)+int64(r.Bits.Value) {
-		return v.fail("field-offset", at, "r%d points to offset %d of map %s, and the %s is at %d", at, int64(r.off)+int64(r.Bits.Value), m.Name, k, f.off)
+		return v.fail("field-offset", at, "r%d points to offset %d of the %s, and the %s is at %d", at, int64(r.off)+int64(r.Bits.Value), where, k, f.off)
 	}
 	return nil
+}
+
+// lockObject says where a lock is: in a map, or in an object of the program,
+// which are told apart by their ids.
+func lockObject(r *reg) uint32 {
+	if r.typ == ptrBTF {
+		return 1 << 31
+	}
+	return r.obj
 }
 
 // spinLock takes or leaves a lock (process_spin_lock).
@@ -159,7 +260,7 @@ func (v *verifier) spinLock(r *reg, at int, take bool) *Error {
 			return v.fail("two-locks", at, "a second lock is taken while one is held")
 		}
 		st.activeLocks++
-		st.refs = append(st.refs, ref{id: r.id, insn: int32(v.insn), kind: refLock, obj: r.obj})
+		st.refs = append(st.refs, ref{id: r.id, insn: int32(v.insn), kind: refLock, obj: lockObject(r)})
 		return nil
 	}
 	if st.activeLocks == 0 {
@@ -170,13 +271,19 @@ func (v *verifier) spinLock(r *reg, at int, take bool) *Error {
 		if l.kind != refLock {
 			continue
 		}
-		if l.obj != r.obj || l.id != r.id {
+		if l.obj != lockObject(r) || l.id != r.id {
 			return v.fail("other-lock", at, "another lock is released than was taken at instruction %d", l.insn)
 		}
 		st.refs = append(st.refs[:i], st.refs[i+1:]...)
 		st.activeLocks--
 		break
 	}
+	// What was borrowed from a list or a tree is good no longer.
+	st.regsDo(func(r *reg) {
+		if r.has(nonOwning) {
+			v.invalidate(r)
+		}
+	})
 	return nil
 }
 

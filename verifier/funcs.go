@@ -231,20 +231,10 @@ func (v *verifier) checkArguments(k int) *Error {
 				}
 				continue
 			}
-			null := r.has(maybeNull)
-			if null && a.flags&maybeNull == 0 {
+			if r.has(maybeNull) && a.flags&maybeNull == 0 {
 				return v.fail("function-argument", at, "%s does not take null in r%d, which it may be", name, at)
 			}
-			saved := *r
-			r.flags &^= maybeNull
-			err := v.helperMem(at, int64(a.size), false, true, nil)
-			if err == nil {
-				err = v.helperMem(at, int64(a.size), true, true, nil)
-			}
-			if null {
-				*r = saved
-			}
-			if err != nil {
+			if err := v.memoryArgument(r, at, int64(a.size)); err != nil {
 				return err
 			}
 		default:
@@ -294,6 +284,7 @@ const (
 	callbackTimer
 	callbackFindVMA
 	callbackUserRingbuf
+	callbackTreeLess
 )
 
 // pushCallback puts off the function that a helper calls back
@@ -339,6 +330,12 @@ func (v *verifier) pushCallback(meta *callMeta, kind callbackKind) *Error {
 		f.regs[1] = pointer(constPtrDynptr, 0, 0)
 		f.regs[1].aux, f.regs[1].id = dynptrLocal, v.ids
 		f.regs[2] = from.regs[3]
+	case callbackTreeLess:
+		for i := 1; i <= 2; i++ {
+			f.regs[i] = v.graphNode(meta.field)
+			v.borrow(&f.regs[i])
+			f.regs[i].id = 0
+		}
 	case callbackFindVMA:
 		obj, err := v.kernelType("vm_area_struct")
 		if err != nil {

@@ -39,12 +39,17 @@ func TestGenerated(t *testing.T) {
 func judgeGenerated(t *testing.T, o *kernelOracle, caps Caps, first, n uint64) {
 	cfg := configHere(t, caps)
 	counts := map[difference]int{}
-	accepted := 0
+	accepted, long := 0, uint64(0)
 	categories, messages := map[Category]int{}, map[string]int{}
 	for s := first; s < first+n; s++ {
 		p := generate(s, cfg)
 		if _, err := isa.Encode(nil, nativeOrder, p.Insns); err != nil {
 			t.Fatalf("seed %d: %v", s, err)
+		}
+		r := Verify(p, cfg)
+		if o.most > 0 && r.Insns > o.most {
+			long++
+			continue
 		}
 		a, err := o.load(p, caps, 0)
 		if err != nil {
@@ -56,13 +61,13 @@ func judgeGenerated(t *testing.T, o *kernelOracle, caps Caps, first, n uint64) {
 			categories[a.category]++
 			messages[a.pattern]++
 		}
-		r := Verify(p, cfg)
 		d := compare(r, a)
 		counts[d]++
 		if d != same && counts[d] <= *showMax {
 			t.Logf("%v: seed %d (%s): %s\n%s", d, s, p.Type, explainDifference(r, a), listing(p))
 		}
 	}
+	n -= long
 	percent := func(k int) float64 { return 100 * float64(k) / float64(n) }
 	t.Logf("%v, caps %v: %d programs from seed %d, %d (%.0f %%) accepted by the kernel; same verdict %.2f %%, same reason too %.2f %%; %d accepted that the kernel rejects, %d the reverse",
 		cfg.Kernel, caps, n, first, accepted, percent(accepted), percent(counts[same]+counts[otherReason]), percent(counts[same]), counts[tooKind], counts[tooStrict])

@@ -34,6 +34,15 @@ func configHere(t testing.TB, caps Caps) Config {
 	return Config{Kernel: runningKernel(t), Caps: caps, CPUs: cpus}
 }
 
+// configOf is configHere for a program of the corpus.
+func configOf(t testing.TB, c *corpusCase) Config {
+	cfg := configHere(t, c.caps)
+	if c.needsTypes() {
+		cfg.Types = kernelTypes(t)
+	}
+	return cfg
+}
+
 // A difference says in what a verdict of ours is not the kernel's.
 type difference uint8
 

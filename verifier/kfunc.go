@@ -45,20 +45,23 @@ func isIterFunc(name, step string) bool {
 
 func (v *verifier) isIterNext(op isa.Instruction) bool { return isIterFunc(v.kfuncName(op), "next") }
 
-func (v *verifier) kfuncLoops(id int64) bool {
-	return v.isIterNext(isa.CallKfunc(int32(id), 0))
+// kfuncMissing are functions that ask for more than their signature and their
+// flags say, which is not here.
+func kfuncMissing(name string) bool {
+	for _, prefix := range []string{
+		"bpf_arena_", "bpf_wq_", "bpf_res_spin_", "bpf_local_irq_", "bpf_percpu_obj_", "bpf_task_work_", "bpf_session_", "bpf_stream_",
+	} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return name == "bpf_iter_css_task_new"
 }
 
-func (v *verifier) kfuncUnderLock(int64) bool { return false }
-
-// kfuncSupported are the functions beyond iterators whose rules are all here.
-// Others may ask for more than their signature says.
-var kfuncSupported = map[string]bool{
-	"bpf_rcu_read_lock": true, "bpf_rcu_read_unlock": true, "bpf_preempt_disable": true, "bpf_preempt_enable": true,
-	"bpf_task_acquire": true, "bpf_task_release": true, "bpf_task_from_pid": true, "bpf_task_from_vpid": true,
-	"bpf_cgroup_acquire": true, "bpf_cgroup_release": true, "bpf_cgroup_from_id": true, "bpf_cgroup_ancestor": true,
-	"bpf_task_get_cgroup1": true, "bpf_cpumask_create": true, "bpf_cpumask_release": true, "bpf_cpumask_acquire": true,
-	"bpf_cpumask_first": true, "bpf_cpumask_test_cpu": true, "bpf_cpumask_weight": true, "bpf_get_task_exe_file": true, "bpf_put_file": true,
+// underLock reports whether a function may be called while a lock is held
+// (kfunc_spin_allowed).
+func kfuncUnderLock(name string) bool {
+	return graphFuncs[name] || strings.HasPrefix(name, "bpf_iter_num_")
 }
 
 // callKfunc does a call of a kernel function (check_kfunc_call).
@@ -67,47 +70,52 @@ func (v *verifier) callKfunc(op isa.Instruction) (next, *Error) {
 	if err != nil {
 		return 0, err
 	}
-	if !k.ProgTypes.Has(v.prog.Type) {
+	if !v.cfg.kfuncOpen(k, v.prog.Type) {
 		return 0, v.fail("helper-not-allowed", -1, "programs of type %s cannot call %s", v.prog.Type, k.Name)
 	}
-	iter := isIterFunc(k.Name, "new") || isIterFunc(k.Name, "next") || isIterFunc(k.Name, "destroy")
-	if !iter && !kfuncSupported[k.Name] {
+	if kfuncMissing(k.Name) {
 		return 0, v.unsupported("the kernel function %s", k.Name)
 	}
-	if k.Flags&abi.KfuncSleepable != 0 && (!v.mayBeAsleep() || v.st.rcu > 0 || v.st.preempt > 0) {
-		return 0, v.fail("helper-sleeps", -1, "%s may sleep, and the program may not, here", k.Name)
+	sleeps := k.Flags&abi.KfuncSleepable != 0
+	if sleeps && !v.mayBeAsleep() {
+		return 0, v.fail("helper-sleeps", -1, "%s may sleep, and the program may not", k.Name)
 	}
-	switch k.Name {
-	case "bpf_rcu_read_lock":
-		v.st.rcu++
-	case "bpf_rcu_read_unlock":
-		if v.st.rcu == 0 {
-			return 0, v.fail("lock-not-held", -1, "bpf_rcu_read_unlock is called without bpf_rcu_read_lock")
+	call := kfuncCall{k: k, proto: proto, m: -1}
+	for i := 0; i < len(proto.Params); i++ {
+		pair, err := v.kfuncArgument(&call, i)
+		if err != nil {
+			return 0, err
 		}
-		v.st.rcu--
-		v.endRCU()
-	case "bpf_preempt_disable":
-		v.st.preempt++
-	case "bpf_preempt_enable":
-		if v.st.preempt == 0 {
-			return 0, v.fail("lock-not-held", -1, "bpf_preempt_enable is called with preemption enabled")
+		if pair {
+			i++
 		}
-		v.st.preempt--
 	}
-	call := kfuncCall{k: k, proto: proto}
-	for i := range proto.Params {
-		if err := v.kfuncArgument(&call, i); err != nil {
+	if k.Flags&abi.KfuncRelease != 0 && call.release == 0 {
+		return 0, v.fail("reference-missing", -1, "%s gives back a reference, and is given none", k.Name)
+	}
+	if k.Name == "bpf_rbtree_add_impl" {
+		if err := v.pushCallback(&callMeta{subprog: call.subprog, m: -1, field: call.root}, callbackTreeLess); err != nil {
 			return 0, err
 		}
 	}
+	if err := v.sections(&call, sleeps); err != nil {
+		return 0, err
+	}
 	if call.release != 0 {
-		if !v.st.releaseRef(call.release) {
-			return 0, v.fail("reference-unknown", -1, "%s gives back a reference that is not held", k.Name)
+		ref := v.regs()[call.release].ref
+		if !v.st.releaseRef(ref) {
+			return 0, v.fail("reference-unknown", call.release, "%s gives back a reference that is not held", k.Name)
 		}
-		v.invalidateRef(call.release)
+		v.invalidateRef(ref)
+	}
+	if insertsNode(k.Name) {
+		v.lend(v.regs()[2].ref)
 	}
 	if call.destroyed != nil {
 		v.destroyIter(&call)
+	}
+	if k.Name == "bpf_throw" {
+		return v.throw()
 	}
 	v.scratchCaller(v.st.frame())
 	if err := v.kfuncResult(&call); err != nil {
@@ -119,91 +127,75 @@ func (v *verifier) callKfunc(op isa.Instruction) (next, *Error) {
 	return nextInsn, nil
 }
 
+// sections enters and leaves critical sections.
+func (v *verifier) sections(c *kfuncCall, sleeps bool) *Error {
+	st, name := v.st, c.k.Name
+	lock, unlock := name == "bpf_rcu_read_lock", name == "bpf_rcu_read_unlock"
+	switch {
+	case st.rcu > 0 && (lock || unlock) && st.frame().callback == callbackTreeLess:
+		return v.fail("rcu-held", -1, "%s is called by the function that compares nodes of a tree", name)
+	case st.rcu > 0 && lock:
+		return v.fail("rcu-held", -1, "bpf_rcu_read_lock is called a second time")
+	case lock:
+		st.rcu++
+	case unlock && st.rcu == 0:
+		return v.fail("lock-not-held", -1, "bpf_rcu_read_unlock is called without bpf_rcu_read_lock")
+	case unlock:
+		st.rcu--
+		if st.rcu == 0 {
+			v.endRCU()
+		}
+	case c.k.Flags&abi.KfuncRCUProtected != 0 && v.cfg.Kernel >= linux6_18 && !v.inRCU():
+		return v.fail("rcu-not-held", -1, "%s is called outside of bpf_rcu_read_lock and unlock", name)
+	case st.rcu > 0 && sleeps:
+		return v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called between bpf_rcu_read_lock and unlock", name)
+	}
+	switch {
+	case name == "bpf_preempt_disable":
+		st.preempt++
+	case name == "bpf_preempt_enable" && st.preempt == 0:
+		return v.fail("lock-not-held", -1, "bpf_preempt_enable is called with preemption enabled")
+	case name == "bpf_preempt_enable":
+		st.preempt--
+	case st.preempt > 0 && sleeps:
+		return v.fail("sleeps-under-rcu", -1, "%s may sleep, and is called with preemption disabled", name)
+	}
+	return nil
+}
+
+// throw leaves the program (bpf_throw): what the program returns is the
+// argument.
+func (v *verifier) throw() (next, *Error) {
+	if err := v.checkReturnIn(1); err != nil {
+		return 0, err
+	}
+	if err := v.heldAtEnd("bpf_throw leaves the program"); err != nil {
+		return 0, err
+	}
+	for i := range v.st.refs {
+		if r := &v.st.refs[i]; r.kind == refPointer {
+			return 0, v.fail("reference-leaked", -1, "what instruction %d acquired (reference %d) is not given back when bpf_throw leaves the program", r.insn, r.id)
+		}
+	}
+	return nextDone, nil
+}
+
 // endRCU: what was good under RCU is good no longer.
 func (v *verifier) endRCU() {
-	if v.inRCU() {
-		return
-	}
-	v.st.regsDo(func(r *reg) {
+	end := func(r *reg) {
 		if r.has(rcu) {
 			r.flags = r.flags&^(rcu|maybeNull) | untrusted
 		}
-	})
-}
-
-// kfuncCall is what is found out about a call while its arguments are checked.
-type kfuncCall struct {
-	k         *abi.Kfunc
-	proto     *btf.FuncProto
-	ref       uint32
-	release   uint32
-	iter      *slot
-	iterFrame int
-	iterSlot  int
-	iterSize  int
-	destroyed *slot
-}
-
-// kfuncArgument checks an argument by its type and its name (check_kfunc_args).
-func (v *verifier) kfuncArgument(c *kfuncCall, i int) *Error {
-	at := i + 1
-	p := c.proto.Params[i]
-	r := &v.regs()[at]
-	if strings.HasSuffix(p.Name, "__ign") {
-		return nil
 	}
-	if err := v.read(isa.Register(at)); err != nil {
-		return err
-	}
-	t := btf.UnderlyingType(p.Type)
-	ptr, ok := t.(*btf.Pointer)
-	if !ok {
-		if r.typ != scalar {
-			return v.fail("argument-type", at, "%s takes a number in r%d, and it holds a %s", c.k.Name, at, v.typeName(r))
-		}
-		return nil
-	}
-	to := asStruct(btf.UnderlyingType(ptr.Target))
-	if to == nil {
-		return v.unsupported("argument %d of %s", at, c.k.Name)
-	}
-	if strings.HasPrefix(to.TypeName(), "bpf_iter_") && i == 0 {
-		return v.iterArgument(c, r, at, to)
-	}
-	if r.isNull() || r.has(maybeNull) {
-		if !strings.HasSuffix(p.Name, "__nullable") && !strings.HasSuffix(p.Name, "__opt") {
-			return v.fail("argument-null", at, "r%d may be null, which %s does not take", at, c.k.Name)
-		}
-		if r.isNull() {
-			return nil
+	v.st.regsDo(end)
+	for i := 0; i <= v.st.cur; i++ {
+		f := v.st.frames[i]
+		for k := range f.stack {
+			if sl := &f.stack[k]; sl.kind[7] == slotIter {
+				end(&sl.reg)
+			}
 		}
 	}
-	release := c.k.Flags&abi.KfuncRelease != 0 && i == 0
-	if release && r.ref == 0 {
-		return v.fail("reference-missing", at, "%s gives back a reference, and r%d is none", c.k.Name, at)
-	}
-	if r.typ != ptrBTF {
-		return v.fail("argument-type", at, "%s takes a struct %s in r%d, and it holds a %s", c.k.Name, to.TypeName(), at, v.typeName(r))
-	}
-	rcuOK := c.k.Flags&abi.KfuncRCU != 0
-	if c.k.Flags&(abi.KfuncTrustedArgs|abi.KfuncRCU|abi.KfuncRelease) != 0 && !isTrusted(r) && !(rcuOK && r.has(rcu)) {
-		return v.fail("argument-untrusted", at, "%s takes pointers that are known to be good, and r%d (%s) is not", c.k.Name, at, v.typeName(r))
-	}
-	if release {
-		if err := v.fixedOffset(r, at, false); err != nil {
-			return err
-		}
-		c.release = r.ref
-	} else if err := v.fixedOffset(r, at, true); err != nil {
-		return err
-	}
-	if r.ref != 0 {
-		c.ref = r.ref
-	}
-	if !matches(v.types.list[r.obj], to, int(r.off), release) {
-		return v.fail("argument-type", at, "%s takes a struct %s in r%d, and it holds a struct %s", c.k.Name, to.TypeName(), at, v.btfName(r.obj))
-	}
-	return nil
 }
 
 // The states of iterators: aux of their first slot. off counts the rounds, and
@@ -246,7 +238,9 @@ func (v *verifier) iterArgument(c *kfuncCall, r *reg, at int, t btf.Type) *Error
 			if i == 0 {
 				sl.reg = pointer(ptrStack, trusted, v.typeIndex(t))
 				if c.k.Flags&abi.KfuncRCUProtected != 0 {
-					sl.flags = rcu
+					if sl.flags = rcu; !v.inRCU() {
+						sl.flags = untrusted
+					}
 				}
 				sl.aux, sl.ref = iterActive, ref
 			}
@@ -267,6 +261,9 @@ func (v *verifier) iterArgument(c *kfuncCall, r *reg, at int, t btf.Type) *Error
 	sl := &f.stack[k]
 	if sl.ref == 0 || !sameType(v.types.list[sl.obj], t) {
 		return v.fail("object-uninitialised", at, "r%d points to no iterator of type %s", at, t.TypeName())
+	}
+	if sl.has(untrusted) && v.cfg.Kernel < linux6_18 {
+		return v.fail("rcu-not-held", at, "%s is called outside of the bpf_rcu_read_lock and unlock that the iterator was made in", c.k.Name)
 	}
 	c.iter, c.iterFrame, c.iterSlot, c.iterSize = sl, int(r.frame), k, n
 	c.ref = sl.ref
@@ -295,41 +292,63 @@ func (v *verifier) kfuncResult(c *kfuncCall) *Error {
 			return nil
 		}
 		v.setUnknown(r0)
-		if i, ok := t.(*btf.Int); ok && i.Size < 8 {
-			// The upper bits are what the caller's calling convention leaves.
-			v.setUnknown(r0)
-		}
 		return nil
 	}
 	to := btf.UnderlyingType(ptr.Target)
-	if s := asStruct(to); s != nil {
-		*r0 = pointer(ptrBTF, trusted, v.typeIndex(s))
-		if c.iter != nil && c.iter.has(rcu) {
-			r0.flags = rcu
+	s := asStruct(to)
+	special, err := v.specialResult(c, r0)
+	switch {
+	case err != nil:
+		return err
+	case special:
+	case s != nil:
+		*r0 = pointer(ptrBTF, 0, v.typeIndex(s))
+		if c.k.Flags&abi.KfuncAcquire == 0 {
+			switch {
+			case c.iter != nil && c.iter.has(rcu):
+				r0.flags = rcu
+			case c.iter != nil:
+				r0.flags = trusted
+			}
 		}
-	} else {
-		size, err := btf.Sizeof(to)
-		if err != nil || isVoid(to) {
-			return v.unsupported("what %s returns", c.k.Name)
-		}
-		f := flags(0)
-		if _, ok := skipTypedefs(ptr.Target).(*btf.Const); ok {
+	case isVoid(to):
+		v.setUnknown(r0)
+		return nil
+	default:
+		size, f := c.bufSize, flags(0)
+		if c.bufRdonly {
 			f = rdonly
 		}
-		*r0 = pointer(ptrMem, f, uint32(size))
+		if size == 0 {
+			n, err := btf.Sizeof(to)
+			if err != nil {
+				return v.unsupported("what %s returns", c.k.Name)
+			}
+			size, f = uint32(n), rdonly
+		}
+		*r0 = pointer(ptrMem, f, size)
 		r0.ref = c.ref
 	}
-	if c.k.Flags&abi.KfuncRetNull != 0 || isIterFunc(c.k.Name, "next") {
+	// Of what the program owns already it always gets another reference.
+	owned := c.k.Name == "bpf_refcount_acquire_impl" && c.owned
+	if c.k.Flags&abi.KfuncRetNull != 0 && !owned || isIterFunc(c.k.Name, "next") {
 		r0.flags |= maybeNull
 		v.ids++
 		r0.id = v.ids
 	}
-	if c.k.Flags&abi.KfuncAcquire != 0 {
+	switch {
+	case c.k.Flags&abi.KfuncAcquire != 0 || popsNode(c.k.Name):
 		id := v.acquire(refPointer, 0)
 		if r0.has(maybeNull) {
 			r0.id = id
 		}
 		r0.ref = id
+	case borrowsNode(c.k.Name):
+		v.borrow(r0)
+	}
+	if r0.id == 0 && v.mayHoldLock(r0) {
+		v.ids++
+		r0.id = v.ids
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func (v *verifier) mapUsable(at int, m *Map) *Error {
 	}
 	for i := range m.fields {
 		switch k := m.fields[i].kind; {
-		case k == fieldSpinLock && (tracing || t == abi.ProgSocketFilter), (k == fieldTimer || k == fieldWorkqueue || k == fieldGraphRoot) && tracing:
+		case k == fieldSpinLock && (tracing || t == abi.ProgSocketFilter), (k == fieldTimer || k == fieldWorkqueue || k.isRoot()) && tracing:
 			return bad(k.String())
 		}
 	}

@@ -90,15 +90,32 @@ func (v *verifier) atomic(op isa.Instruction) *Error {
 	size := op.Op.Size().Bytes()
 	switch a {
 	case isa.LoadAcquireOp:
-		if !v.atomicOK(&regs[op.Src]) {
-			return v.fail("atomic-target", int(op.Src), "an atomic load cannot go through a pointer of type %s", v.typeName(&regs[op.Src]))
+		saved := regs[op.Src] // the result may replace the pointer
+		if saved.typ != notInit {
+			if err := v.aligned(&saved, int(op.Src), int(op.Off), size, true); err != nil {
+				return err
+			}
 		}
-		return v.load(isa.Instruction{Op: isa.Opcode(isa.ClassLDX) | isa.Opcode(isa.ModeMem) | isa.Opcode(op.Op.Size()), Dst: op.Dst, Src: op.Src, Off: op.Off})
+		if err := v.load(isa.Instruction{Op: isa.Opcode(isa.ClassLDX) | isa.Opcode(isa.ModeMem) | isa.Opcode(op.Op.Size()), Dst: op.Dst, Src: op.Src, Off: op.Off}); err != nil {
+			return err
+		}
+		if !v.atomicOK(&saved) {
+			return v.fail("atomic-target", int(op.Src), "an atomic load cannot go through a pointer of type %s", v.typeName(&saved))
+		}
+		return nil
 	case isa.StoreReleaseOp:
+		if p := &regs[op.Dst]; p.typ != notInit {
+			if err := v.aligned(p, int(op.Dst), int(op.Off), size, true); err != nil {
+				return err
+			}
+		}
+		if err := v.store(isa.Instruction{Op: isa.Opcode(isa.ClassSTX) | isa.Opcode(isa.ModeMem) | isa.Opcode(op.Op.Size()), Dst: op.Dst, Src: op.Src, Off: op.Off}); err != nil {
+			return err
+		}
 		if !v.atomicOK(&regs[op.Dst]) {
 			return v.fail("atomic-target", int(op.Dst), "an atomic store cannot go through a pointer of type %s", v.typeName(&regs[op.Dst]))
 		}
-		return v.store(isa.Instruction{Op: isa.Opcode(isa.ClassSTX) | isa.Opcode(isa.ModeMem) | isa.Opcode(op.Op.Size()), Dst: op.Dst, Src: op.Src, Off: op.Off})
+		return nil
 	}
 	if err := v.read(op.Src); err != nil {
 		return err
@@ -495,6 +512,11 @@ func (v *verifier) ctxAccess(p *reg, at, off, size int, write, sx bool) (reg, *E
 	if !ok || sx && a != abi.ContextScalar {
 		return bad()
 	}
+	// cg_skb_is_valid_access: the packet itself, and when it leaves.
+	if v.prog.Type == abi.ProgCgroupSkb && !v.cfg.Caps.bpf() &&
+		(a == abi.ContextPacket || a == abi.ContextPacketEnd || write && off >= skbTimestamp && off < skbTimestamp+8) {
+		return unknown, v.fail("context-access", at, "%d bytes at offset %d of the context (%s) need CAP_BPF", size, off, v.ctxName())
+	}
 	if write {
 		return unknown, nil
 	}
@@ -524,6 +546,9 @@ func (v *verifier) ctxAccess(p *reg, at, off, size int, write, sx bool) (reg, *E
 	}
 	return unknown, nil
 }
+
+// skbTimestamp is the offset of tstamp in struct __sk_buff.
+const skbTimestamp = 152
 
 func (v *verifier) ctxName() string {
 	if v.ctx != nil && v.ctx.Name != "" {

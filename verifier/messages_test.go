@@ -26,6 +26,22 @@ func msgWhole(re string, c Category) kernelMessage {
 // kernelMessages is searched from the log's last line up; the first that
 // matches a line counts.
 var kernelMessages = []kernelMessage{
+	msg(`Possibly NULL pointer passed to trusted arg`, CatNull),
+	msg(`must point to (void, )?scalar, or struct with scalar|args#\d+ expected pointer to|must be referenced or trusted|must be a rcu pointer|expected pointer to func`, CatArgument),
+	msg(`must be a known constant|is not a const$`, CatArgument),
+	{re: regexp.MustCompile(`memory, len pair leads to`), category: CatArgument, weak: true},
+	msg(`expected an (un)?initialized iter|expected an uninitialized iter`, CatObject),
+	msg(`only read is supported`, CatReadOnly),
+	msg(`access beyond (struct|union|the end of)|invalid variable offset: off|invalid negative access: off|Cannot access kernel .* from non-GPL|access beyond the end of member|cannot access ptr member`, CatKernelObject),
+	msg(`Cannot access kernel .* CAP_PERFMON|access is allowed only to CAP_PERFMON`, CatCapability),
+	msg(`expected pointer to (allocated object|map value or allocated)|allocated object must be referenced|neither owning or non-owning|with bpf_refcount field|expected for bpf_.*obj_drop|must be non-owning ref|not allowed in rbtree cb`, CatArgument),
+	msg(`expects refcounted PTR_TO_BTF_ID`, CatReference),
+	msg(`calling kernel function .* is not allowed|program must be sleepable to call sleepable kfunc|destructive kfunc calls`, CatHelper),
+	msg(`is sleepable within|nested rcu read lock|unmatched rcu read unlock|unmatched attempt to enable|cannot be used inside|in unnecessary rbtree callback|requires RCU critical section`, CatLock),
+	msg(`doesn't point to kptr|has no valid kptr|kptr isn't referenced kptr|invalid kptr access|kptr disallowed|imm must be 0 when storing to kptr|must be 8 bytes|referenced kptr`, CatMap),
+	msg(`(list|rb)_(node|head|root) not found at|but expected bpf_|operation on bpf_.* expects|direct access to bpf_`, CatMap),
+	msg(`must be held for bpf_|held lock and object are not in the same`, CatLock),
+	msg(`type ID argument must be|local type ID argument`, CatKernelObject),
 	msgAt(`^unreachable insn \d+`, CatControl),
 	msg(`^last insn is not an exit or jmp`, CatControl),
 	msgAt(`^jump out of range from insn \d+`, CatControl),
@@ -61,7 +77,7 @@ var kernelMessages = []kernelMessage{
 	msg(`pointer comparison prohibited`, CatPointer),
 	msg(`dereference of modified|negative offset .* ptr|variable .* access var_off`, CatPointer),
 
-	msg(`invalid mem access '.*_or_null'`, CatNull),
+	msg(`invalid mem access '.*(_or_null'|ptr_or_null_)`, CatNull),
 	msg(`invalid mem access`, CatType),
 	msg(`same insn cannot be used with different pointers`, CatType),
 	msg(`BPF_(ATOMIC|ST) (stores|loads) (into|from) R\d+ .* is not allowed`, CatType),

@@ -1,6 +1,8 @@
 package verifier
 
 import (
+	"slices"
+
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/isa"
 	"github.com/skep-bpf/skep/verifier/domain"
@@ -37,6 +39,33 @@ func (c *Config) callbacksRepeat() bool { return c.Kernel >= linux6_12 }
 // recursionIsBackEdge: a function that calls itself is found in the graph of
 // jumps, not by its depth.
 func (c *Config) recursionIsBackEdge() bool { return c.Kernel < linux6_12 }
+
+// kfuncHooks are the types of programs that share what kernel functions they may
+// call (bpf_prog_type_to_kfunc_hook); Linux 6.1 has the first two of each.
+var kfuncHooks = [][]abi.ProgType{
+	{abi.ProgTracing, abi.ProgLSM, abi.ProgTracepoint, abi.ProgPerfEvent},
+	{
+		abi.ProgCgroupSkb, abi.ProgCgroupSock, abi.ProgCgroupDevice, abi.ProgCgroupSockAddr, abi.ProgCgroupSockopt,
+		abi.ProgCgroupSysctl,
+	},
+	{abi.ProgLWTOut, abi.ProgLWTIn, abi.ProgLWTXmit, abi.ProgLWTSeg6local},
+}
+
+// kfuncOpen reports whether programs of a type may call a kernel function.
+func (c *Config) kfuncOpen(k *abi.Kfunc, t abi.ProgType) bool {
+	if k.ProgTypes.Has(t) {
+		return true
+	}
+	if c.Kernel < linux6_12 {
+		return false
+	}
+	for _, hook := range kfuncHooks {
+		if slices.Contains(hook, t) {
+			return slices.ContainsFunc(hook, k.ProgTypes.Has)
+		}
+	}
+	return false
+}
 
 // unknownOpcode reports whether the kernel has no such operation at all, which
 // it finds before it follows any path (bpf_opcode_in_insntable).

@@ -78,6 +78,9 @@ type Program struct {
 	// Kfuncs and Ksyms are the functions and variables of the kernel that calls
 	// and PseudoBTFID loads refer to: -1 stands for the first.
 	Kfuncs []Kfunc
+	// Locals are the program's own types that its instructions name by their
+	// ids in its BTF, and those that its lists and trees hold.
+	Locals map[uint32]btf.Type
 	Ksyms  []Ksym
 }
 

@@ -76,9 +76,12 @@ func (l *specLinker) program(s *ebpf.ProgramSpec) (*Program, error) {
 		ins := &in[i]
 		f := btf.FuncMetadata(ins)
 		if name := ins.Symbol(); i == 0 || name != "" && (f != nil || isFunction(in, name)) {
+			if name == "" {
+				name = s.Name
+			}
 			p.Funcs = append(p.Funcs, Func{Name: name, Start: slots[i], Global: f != nil && f.Linkage == btf.GlobalFunc, Type: f})
 		}
-		if line, ok := ins.Source().(*btf.Line); ok {
+		if line, ok := ins.Source().(*btf.Line); ok && line.LineNumber() > 0 {
 			p.Lines = append(p.Lines, Line{
 				Slot: slots[i], File: line.FileName(), Row: int(line.LineNumber()), Col: int(line.LineColumn()), Text: line.Line(),
 			})
@@ -187,7 +190,14 @@ func (l *specLinker) mapOf(name string) (*Map, error) {
 	}
 	m := specMap(s)
 	if s.Flags&mapReadOnlyProg != 0 && strings.HasPrefix(name, ".rodata") && len(s.Contents) == 1 {
-		m.Contents, _ = s.Contents[0].Value.([]byte)
+		data, ok, err := object.DataSection(l.spec, name)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			data, _ = s.Contents[0].Value.([]byte)
+		}
+		m.Contents = data
 	}
 	l.maps[name] = m
 	return m, nil

@@ -70,11 +70,11 @@ func TestProgramsOf(t *testing.T) {
 func TestTrace(t *testing.T) {
 	p := &Program{Name: "p", Type: abi.ProgSocketFilter, License: "GPL", Insns: []isa.Instruction{
 		isa.Call(7),                               // 0: r0 is any 32-bit number
-		isa.Mov64(isa.R6, isa.R0),              // 1
+		isa.Mov64(isa.R6, isa.R0),                 // 1
 		isa.ALU64Imm(isa.And, isa.R0, 3),          // 2
-		isa.Mov64(isa.R2, isa.R10),             // 3
+		isa.Mov64(isa.R2, isa.R10),                // 3
 		isa.StoreImm(isa.Double, 10, -8, 0),       // 4
-		isa.ALU64(isa.Add, isa.R2, isa.R0),     // 5: where r2 points depends on r0
+		isa.ALU64(isa.Add, isa.R2, isa.R0),        // 5: where r2 points depends on r0
 		isa.LoadMem(isa.Byte, isa.R0, isa.R2, -8), // 6
 		isa.Exit(), // 7
 	}}

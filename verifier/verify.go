@@ -28,9 +28,11 @@ type verifier struct {
 	ctx   *abi.Context
 	// types are the kernel's types that pointers lead to; target and params are
 	// the signature of what a program with BTF attaches to.
-	types  typeTable
-	target *btf.FuncProto
-	params []btf.FuncParam
+	types typeTable
+	// objects are the special fields of structures of the program.
+	objects map[uint32][]mapField
+	target  *btf.FuncProto
+	params  []btf.FuncParam
 
 	insns    []insnInfo
 	subprogs []subprog

@@ -3,6 +3,7 @@ package vm_test
 import (
 	"math/rand/v2"
 
+	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/isa"
 )
 
@@ -12,6 +13,7 @@ import (
 type generator struct {
 	r     *rand.Rand
 	insns []isa.Instruction
+	typ   abi.ProgType
 	sub   bool  // it is a function, with neither context nor packet
 	calls []int // indices of local calls to be linked, by function
 	want  []int
@@ -24,6 +26,7 @@ const (
 	genArray  = 3 // descriptors in the generated code
 	genHash   = 4
 	genStack  = 128
+	genArgs   = 64 // bytes of a context that is neither packet nor struct
 )
 
 func (g *generator) emit(list ...isa.Instruction) { g.insns = append(g.insns, list...) }
@@ -121,7 +124,7 @@ func (g *generator) access(base isa.Register, low, high int) {
 	size := g.size()
 	n := size.Bytes()
 	off := int16(low + g.r.IntN(high-low-n+1))
-	if base == isa.R10 { // the verifier wants stack accesses aligned
+	if base != isa.R7 { // the verifier wants others aligned
 		off = int16(low + g.r.IntN((high-low)/n)*n)
 	}
 	reg := g.number()
@@ -137,7 +140,7 @@ func (g *generator) access(base isa.Register, low, high int) {
 	case 4:
 		g.emit(isa.StoreImm(size, base, off, g.imm()))
 	default:
-		if base == isa.R7 { // atomics into a packet are refused
+		if base != isa.R10 { // atomics into packets and contexts are refused
 			g.emit(isa.LoadMem(size, reg, base, off))
 			return
 		}
@@ -158,15 +161,71 @@ func (g *generator) atomic(base isa.Register, low, high int) {
 	default:
 		ops := []isa.AtomicOp{isa.AtomicAdd, isa.AtomicOr, isa.AtomicAnd, isa.AtomicXor, isa.FetchAdd, isa.FetchOr, isa.FetchAnd, isa.FetchXor, isa.Xchg, isa.CmpXchg}
 		g.emit(isa.Atomic(ops[k], size, base, off, reg))
+		if ops[k] == isa.CmpXchg && size == isa.Word {
+			// Linux 6.18 may leave the upper half of r0 as it was if the exchange is
+			// made and paths meet behind it: that of RFC 9669 (section 5.3) is zero.
+			g.emit(isa.Mov32(isa.R0, isa.R0))
+		}
 	}
 }
 
 func (g *generator) memory() {
 	if !g.sub && g.r.IntN(2) == 0 {
-		g.access(isa.R7, 0, genPacket)
+		g.context()
 		return
 	}
 	g.access(isa.R10, -genStack, 0)
+}
+
+// context is an access to what the program was given.
+func (g *generator) context() {
+	switch g.typ {
+	case abi.ProgRawTracepoint:
+		size := g.size()
+		g.emit(isa.LoadMem(size, g.number(), isa.R6, int16(g.r.IntN(genArgs/size.Bytes())*size.Bytes())))
+	case abi.ProgSyscall:
+		g.access(isa.R6, 0, genArgs)
+	case abi.ProgSocketFilter:
+		g.skb()
+	case abi.ProgSchedCls:
+		if g.r.IntN(3) == 0 {
+			g.skb()
+			return
+		}
+		fallthrough
+	default:
+		g.access(isa.R7, 0, genPacket)
+	}
+}
+
+// skb is an access to a packet or its struct __sk_buff that is not by a pointer.
+func (g *generator) skb() {
+	size := []isa.Size{isa.Byte, isa.Half, isa.Word}[g.r.IntN(3)]
+	cb := int16(48 + 4*g.r.IntN(5))
+	switch g.r.IntN(6) {
+	case 0:
+		off := g.r.Int32N(50)
+		if g.r.IntN(20) == 0 {
+			off = g.r.Int32N(200) - 20
+		}
+		g.emit(isa.LoadAbs(size, off))
+		g.refill()
+	case 1:
+		reg := g.number()
+		g.emit(isa.ALU64Imm(isa.And, reg, 15), isa.LoadInd(size, reg, g.r.Int32N(40)))
+		g.refill()
+	case 2: // bpf_skb_load_bytes
+		g.emit(isa.Mov64(isa.R1, isa.R6), isa.Mov64Imm(isa.R2, g.r.Int32N(90)-4), isa.Mov64(isa.R3, isa.R10), isa.ALU64Imm(isa.Add, isa.R3, -16*(1+g.r.Int32N(8))),
+			isa.Mov64Imm(isa.R4, 1+g.r.Int32N(16)), isa.Call(26))
+		g.refill()
+	case 3:
+		g.emit(isa.StoreMem(isa.Word, isa.R6, cb, g.number()))
+	case 4:
+		g.emit(isa.LoadMem(isa.Word, g.number(), isa.R6, cb))
+	default: // len, pkt_type, mark, protocol, vlan_*, priority, ingress_ifindex, ifindex
+		off := []int16{0, 4, 8, 16, 20, 24, 28, 32, 36, 40}[g.r.IntN(10)]
+		g.emit(isa.LoadMem(isa.Word, g.number(), isa.R6, off))
+	}
 }
 
 // condition is a jump over what body emits.
@@ -344,13 +403,18 @@ func (g *generator) prologue() {
 	g.refill()
 }
 
-// generate returns an XDP program of about n statements.
-func generate(r *rand.Rand, n int) []isa.Instruction {
-	g := &generator{r: r}
-	g.emit(isa.LoadMem(isa.Word, isa.R7, isa.R1, 0), isa.LoadMem(isa.Word, isa.R2, isa.R1, 4),
-		isa.Mov64(isa.R3, isa.R7), isa.ALU64Imm(isa.Add, isa.R3, genPacket))
-	short := len(g.insns)
-	g.emit(isa.JumpIf(isa.GT, isa.R3, isa.R2, 0))
+// generate returns a program of about n statements.
+func generate(r *rand.Rand, typ abi.ProgType, n int) []isa.Instruction {
+	g := &generator{r: r, typ: typ}
+	data := map[abi.ProgType]int16{abi.ProgXDP: 0, abi.ProgSchedCls: 76}
+	at, hasPacket := data[typ]
+	short := 0
+	if hasPacket {
+		g.emit(isa.LoadMem(isa.Word, isa.R7, isa.R1, at), isa.LoadMem(isa.Word, isa.R2, isa.R1, at+4),
+			isa.Mov64(isa.R3, isa.R7), isa.ALU64Imm(isa.Add, isa.R3, genPacket))
+		short = len(g.insns)
+		g.emit(isa.JumpIf(isa.GT, isa.R3, isa.R2, 0))
+	}
 	g.prologue()
 	g.block(n)
 	// What the numbers are in the end becomes the result.
@@ -358,8 +422,10 @@ func generate(r *rand.Rand, n int) []isa.Instruction {
 		g.emit(isa.ALU64Imm(isa.Mul, isa.R0, 0x01000193), isa.ALU64(isa.Xor, isa.R0, reg))
 	}
 	g.emit(isa.Mov64(isa.R1, isa.R0), isa.ALU64Imm(isa.RSh, isa.R1, 32), isa.ALU64(isa.Xor, isa.R0, isa.R1), isa.Exit())
-	g.patch(short)
-	g.emit(isa.Mov64Imm(isa.R0, 1), isa.Exit())
+	if hasPacket {
+		g.patch(short)
+		g.emit(isa.Mov64Imm(isa.R0, 1), isa.Exit())
+	}
 	starts := [2]int{-1, -1}
 	for i, at := range g.calls {
 		fn := g.want[i]

@@ -127,23 +127,33 @@ func (l *HookLink) Close() error {
 // last one that ran, 0 without any, and fails with the first that fails. Where no
 // program is attached, nothing is done.
 func (h *Hook[T]) Fire(ctx context.Context, v *T) (result uint32, err error) {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 	for _, l := range *h.links.Load() {
-		p := l.prog.Load()
-		if p == nil {
-			continue
-		}
-		b := unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
-		result, err = p.Call(ctx, b)
-		if errors.Is(err, ErrClosed) && l.prog.Load() != p {
-			err = nil // it was replaced or detached this moment
-			continue
-		}
+		r, ran, err := l.run(ctx, b)
 		if err != nil {
 			return 0, fmt.Errorf("hook %s: %w", h.name, err)
 		}
+		if !ran {
+			continue // it was detached this moment
+		}
+		result = r
 		if h.Stop != nil && h.Stop(result) {
 			break
 		}
 	}
 	return result, nil
+}
+
+// run runs the program that is attached, or the one that takes its place this
+// moment; ran is false where none is.
+func (l *HookLink) run(ctx context.Context, b []byte) (result uint32, ran bool, err error) {
+	for p := l.prog.Load(); p != nil; {
+		result, err := p.Call(ctx, b)
+		now := l.prog.Load()
+		if now == p || !errors.Is(err, ErrClosed) {
+			return result, true, err
+		}
+		p = now
+	}
+	return 0, false, nil
 }

@@ -39,8 +39,19 @@ type LoadOptions struct {
 	Kfuncs map[string]HelperFunc
 	// Helpers take the place of helpers, by name ("bpf_ktime_get_ns").
 	Helpers map[string]HelperFunc
-	// Untrusted hardens what is loaded; see [engine.Options].
-	Untrusted bool
+	// Trusted says that whoever wrote the programs may attack this process anyway.
+	// They are compiled without blinding and retpolines then; the cage and the budget
+	// hold them as well.
+	Trusted bool
+	// Defences, where it is not nil, chooses single ones in place of Trusted.
+	Defences *engine.Options
+}
+
+func (o *LoadOptions) defences() engine.Options {
+	if o.Defences != nil {
+		return *o.Defences
+	}
+	return engine.Options{Blind: !o.Trusted, DirectTailCalls: o.Trusted}
 }
 
 // A Collection is what Load makes of an object.
@@ -66,14 +77,16 @@ func (vm *VM) LoadFile(name string, o *LoadOptions) (*Collection, error) {
 
 // LoadObject loads the bytes of an object file.
 func (vm *VM) LoadObject(elf []byte, o *LoadOptions) (*Collection, error) {
-	spec, err := readSpec(elf)
+	spec, err := ReadSpec(elf)
 	if err != nil {
 		return nil, err
 	}
 	return vm.Load(spec, o)
 }
 
-func readSpec(elf []byte) (spec *ebpf.CollectionSpec, err error) {
+// ReadSpec reads an object file as package ebpf does, but fails for damaged ones
+// that would make it panic.
+func ReadSpec(elf []byte) (spec *ebpf.CollectionSpec, err error) {
 	// The reader of package ebpf is not made for hostile files.
 	defer func() {
 		if r := recover(); r != nil {
@@ -128,7 +141,13 @@ func (vm *VM) load(c *Collection, spec *ebpf.CollectionSpec, o *LoadOptions) err
 		}
 		c.Maps[name] = made
 		if !holdsObjects(m) {
-			if err := made.fill(m.Contents); err != nil {
+			contents := m.Contents
+			if data, ok, err := object.DataSection(spec, name); err != nil {
+				return err
+			} else if ok {
+				contents = []ebpf.MapKV{{Key: uint32(0), Value: data}}
+			}
+			if err := made.fill(contents); err != nil {
 				return fmt.Errorf("map %s: %w", name, err)
 			}
 		}
@@ -156,7 +175,11 @@ func (vm *VM) load(c *Collection, spec *ebpf.CollectionSpec, o *LoadOptions) err
 	}
 	for name, v := range spec.Variables {
 		if m := c.Maps[v.SectionName]; m != nil {
-			c.Variables[name] = &Variable{m: m, name: name, offset: int(v.Offset), size: int(v.Size()), constant: v.Constant(), typ: v.Type}
+			made := &Variable{m: m, name: name, offset: int(v.Offset), size: int(v.Size()), constant: v.Constant(), typ: v.Type}
+			if v.Value != nil {
+				copy(made.bytes(), v.Value) // what VariableSpec.Set gave it
+			}
+			c.Variables[name] = made
 		}
 	}
 	return nil
@@ -274,7 +297,7 @@ func (l *linker) program(spec *ebpf.ProgramSpec) (*Program, error) {
 		return nil, err
 	}
 	var err error
-	if p.code, err = l.vm.engine.Compile(p.linked, engine.Options{Blind: l.o.Untrusted}); err != nil {
+	if p.code, err = l.vm.engine.Compile(p.linked, l.o.defences()); err != nil {
 		p.dropMaps()
 		return nil, err
 	}

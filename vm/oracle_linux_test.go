@@ -108,6 +108,32 @@ func (p *pair) run(t testing.TB, program string, data, context []byte) uint32 {
 	return got
 }
 
+// runContext is run for programs that take neither packets nor repetitions. Only
+// those of type syscall can change their context.
+func (p *pair) runContext(t testing.TB, program string, context []byte) {
+	t.Helper()
+	k, after := p.kernel.Programs[program], slices.Clone(context)
+	o := &ebpf.RunOptions{Context: context}
+	if k.Type() == ebpf.Syscall {
+		o.ContextOut = after
+	}
+	want, err := k.Run(o)
+	if err != nil {
+		t.Fatalf("%s: kernel: %v", program, err)
+	}
+	u := p.user.Programs[program]
+	got, err := u.RunContext(t.Context(), &vm.RunOptions{Context: context, Flags: 1})
+	if err != nil {
+		t.Fatalf("%s: vm: %v", program, err)
+	}
+	if got.Return != want {
+		t.Errorf("%s(%x): the vm returns %#x, the kernel %#x", program, context, got.Return, want)
+	}
+	if !bytes.Equal(after, got.Context) {
+		t.Errorf("%s: contexts differ\n    vm %x\nkernel %x", program, got.Context, after)
+	}
+}
+
 // sameMaps compares the contents of maps.
 func (p *pair) sameMaps(t testing.TB, names ...string) {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -90,7 +91,7 @@ var programIDs atomic.Uint32
 
 func (vm *VM) addProgram(p *Program) error {
 	p.id = programIDs.Add(1)
-	p.pace.budget.Store(engine.Quantum)
+	p.pace.begin()
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	if vm.closed {
@@ -164,6 +165,17 @@ type Redirect struct {
 func (p *Program) Test(in []byte) (uint32, []byte, error) {
 	res, err := p.RunContext(context.Background(), &RunOptions{Data: in})
 	return res.Return, res.Data, err
+}
+
+// Benchmark runs the program a number of times over a packet and returns the
+// last result and the time that one run took. reset is not called: a run here
+// is not interrupted.
+func (p *Program) Benchmark(in []byte, repeat int, reset func()) (uint32, time.Duration, error) {
+	if repeat < 1 || repeat > math.MaxInt32 {
+		return 0, 0, fmt.Errorf("program %s cannot be run %d times: %w", p.name, repeat, EINVAL)
+	}
+	res, err := p.RunContext(context.Background(), &RunOptions{Data: in, Repeat: uint32(repeat)})
+	return res.Return, res.Duration, err
 }
 
 // Run runs the program once, or opts.Repeat times, and returns its result.

@@ -37,7 +37,7 @@ func (vm *VM) NewProgramFromCode(c Code, o *LoadOptions) (*Program, error) {
 	}
 	err := vm.linkCode(p, c, o)
 	if err == nil {
-		p.code, err = vm.engine.Compile(p.linked, engine.Options{Blind: o.Untrusted})
+		p.code, err = vm.engine.Compile(p.linked, o.defences())
 	}
 	if err != nil {
 		p.dropMaps()

@@ -172,9 +172,9 @@ func (r *run) enterWatched(p *Program) engine.Exit {
 	if !r.vm.native {
 		return p.code.Enter(r.state)
 	}
-	before := nanotime()
+	budget, before := r.state.Budget, nanotime()
 	exit := p.code.Enter(r.state)
-	p.pace.ran(nanotime() - before)
+	p.pace.ran(nanotime()-before, budget-r.state.Budget)
 	return exit
 }
 
@@ -221,11 +221,12 @@ func (r *run) finishElseRelease(ctx context.Context, p *Program) error {
 // it is done.
 func (r *run) drive() error {
 	s := r.state
+	budget := s.Budget // when native code was entered
 	for {
 		now := int64(0)
 		if r.entered != 0 {
 			now = nanotime()
-			r.prog.pace.ran(now - r.entered)
+			r.prog.pace.ran(now-r.entered, budget-s.Budget)
 			r.entered = 0
 		}
 		switch s.Exit {
@@ -255,6 +256,9 @@ func (r *run) drive() error {
 				s.Fail = 1
 			}
 		case engine.Budget:
+			if r.err != nil {
+				return r.takeError() // of Options.Step
+			}
 			select {
 			case <-r.done:
 				return context.Cause(r.ctx)
@@ -270,6 +274,7 @@ func (r *run) drive() error {
 		case engine.Fault:
 			return engine.FaultClass(s.Arg)
 		}
+		budget = s.Budget
 		r.vm.engine.Run(s)
 	}
 }

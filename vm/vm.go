@@ -33,6 +33,9 @@ type Options struct {
 	// Interpret keeps programs from being compiled to native code, which is done
 	// where the system allows it.
 	Interpret bool
+	// Step, where it is set, is called before each instruction of every program;
+	// programs are interpreted then. An error that it returns ends the run.
+	Step func(*Step) error
 	// Host answers what programs ask of their surroundings.
 	Host Host
 }
@@ -94,7 +97,10 @@ func New(o Options) (*VM, error) {
 		return nil, err
 	}
 	err = engine.ErrUnavailable
-	if !o.Interpret {
+	switch {
+	case o.Step != nil:
+		vm.engine, err = interp.NewStepper(vm.cage, vm.stepper(o.Step)), nil
+	case !o.Interpret:
 		vm.engine, err = jit.New()
 	}
 	vm.native = err == nil

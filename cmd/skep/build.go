@@ -25,7 +25,8 @@ func (a *app) buildCommand() *cobra.Command {
 this machine and others. What another machine has elsewhere is adjusted when it
 is loaded; what cannot be adjusted is compiled again there from the source that
 the object carries. --portable refuses what loaders other than skep could not
-get right. --exe writes an executable that needs nothing else to run.
+get right, and has the kernel refuse the object where fields that it reads are
+not what they are here. --exe writes an executable that needs nothing else to run.
 
 Arguments are the script's $1, $2, ...`,
 		Example: `  skep build opens.bt -o opens.o && skep run opens.o
@@ -48,9 +49,11 @@ Arguments are the script's $1, $2, ...`,
 				}
 			}
 			if portable {
-				if list := skep.NotPortable(obj); len(list) > 0 {
+				fit, list := skep.Portable(obj)
+				if len(list) > 0 {
 					return list
 				}
+				obj = fit
 			}
 			if out == "" {
 				if in.script == nil || s.execute != "" || args[0] == "-" {

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/isa"
 	"github.com/skep-bpf/skep/source"
@@ -33,6 +34,7 @@ type execFlags struct {
 	cpus          int
 	memory        int64
 	interpret     bool
+	verify        bool
 }
 
 func (a *app) execCommand() *cobra.Command {
@@ -45,20 +47,27 @@ needed. It prints what the program returned, the packet and the context as the
 program left them, its events, and the maps.
 
 The input is a packet (--packet), each packet of a capture (--pcap), or a context
-(--context). A context is a JSON object with the fields of struct __sk_buff or
-xdp_md, an array of numbers, which are the arguments of a tracepoint or a
-function, or a string of bytes in hex.
+(--context), which also goes along with packets. A context is JSON: an object with
+the fields of the program type's context (those of struct __sk_buff or xdp_md, for
+example) or of the structure that the program's parameter points to; an array of
+numbers, which are the arguments of a tracepoint or a function; or a string of
+bytes in hex.
 
 --raw and --asm run code that belongs to no program type, over the bytes of --mem
 (r1 is their address and r2 their number), and print r0 in hex.
 
-Programs are not verified here: whatever they do, they cannot leave the memory
-that is theirs.`,
+Programs are not verified unless --verify asks for it: whatever they do, they
+cannot leave the memory that is theirs.
+
+With --json, the object that is printed has at least "program", "retval", "runs",
+"ns_per_run" and "engine" (jit or interp).`,
 		Example: `  skep exec filter.o --packet 'ffffffffffff0200000000010806' --program arp
   skep exec filter.o --pcap trace.pcap --write out.pcap
+  skep exec mark.o --packet @arp.hex --context '{"mark": 7, "cb": [1, 2]}'
   skep exec tp.o --context '[1, 2, 3]' --repeat 1000 --json
   skep exec --raw b700000005000000 9500000000000000
   skep exec --asm add.s --mem 01020304`,
+		ValidArgsFunction: completeObjects,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case e.raw != "" || e.asm != "":
@@ -70,32 +79,22 @@ that is theirs.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&e.program, "program", "p", "", "the `NAME` of the program, where the object has several")
-	f.StringVar(&e.packet, "packet", "", "a packet, in `HEX`")
+	e.inputFlags(cmd)
 	f.StringVar(&e.pcap, "pcap", "", "a `FILE` of captured packets, one run for each")
 	f.StringVar(&e.write, "write", "", "write the packets as the program left them to the pcap `FILE`")
-	f.StringVar(&e.context, "context", "", "the context, as `JSON`")
 	f.IntVarP(&e.repeat, "repeat", "n", 1, "run `N` times, and say how long one run took")
 	f.StringVar(&e.raw, "raw", "", "run bytecode in `HEX`")
 	f.StringVar(&e.mem, "mem", "", "memory for --raw and --asm, in `HEX`")
 	f.StringVar(&e.asm, "asm", "", "run the assembly text in `FILE`, as the kernel's log has it")
 	f.IntVar(&e.cpus, "cpus", 0, "number of virtual processors; 0 is those of the machine")
 	f.Int64Var(&e.memory, "memory", 0, "memory limit in `BYTES`; 0 is 64 MiB")
+	f.BoolVar(&e.verify, "verify", false, "refuse an object whose programs the kernel's verifier would not accept")
 	f.BoolVar(&e.interpret, "interpret", false, "do not compile to native code")
 	cmd.MarkFlagsMutuallyExclusive("raw", "asm", "packet")
 	cmd.MarkFlagsMutuallyExclusive("packet", "pcap")
-	cmd.MarkFlagsMutuallyExclusive("pcap", "context")
+	cmd.MarkFlagsMutuallyExclusive("verify", "raw", "asm")
+	_ = cmd.RegisterFlagCompletionFunc("program", completePrograms)
 	return cmd
-}
-
-// unhex reads hex digits, with white space, colons or a 0x anywhere between bytes.
-func unhex(what, text string) ([]byte, error) {
-	clean := strings.NewReplacer(" ", "", "\n", "", "\t", "", "\r", "", ":", "", "0x", "").Replace(text)
-	b, err := hex.DecodeString(clean)
-	if err != nil {
-		return nil, usagef("%s is not hex: %v", what, err)
-	}
-	return b, nil
 }
 
 func (a *app) execRaw(ctx context.Context, e *execFlags, args []string) error {
@@ -211,14 +210,26 @@ func newExecResult(program string, v *vm.VM, res vm.Result) execResult {
 }
 
 func (a *app) execObject(ctx context.Context, e *execFlags, name string) error {
+	name, data, err := a.readFile(name)
+	if err != nil {
+		return err
+	}
+	spec, err := vm.ReadSpec(data)
+	if err != nil {
+		return &source.Diagnostic{Code: "load", Message: fmt.Sprintf("%s: %v", name, err)}
+	}
 	v, err := e.vm(a)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
-	c, err := v.LoadFile(name, nil)
+	c, err := skep.NewCollectionWithOptions(spec, skep.CollectionOptions{Engine: v, Trusted: !e.verify})
+	var rejected *skep.RejectedError
+	if errors.As(err, &rejected) {
+		return err
+	}
 	if err != nil {
-		return &source.Diagnostic{Code: "load", Message: err.Error()}
+		return &source.Diagnostic{Code: "load", Message: fmt.Sprintf("%s: %v", name, err)}
 	}
 	p, err := e.choose(c)
 	if err != nil {
@@ -229,27 +240,21 @@ func (a *app) execObject(ctx context.Context, e *execFlags, name string) error {
 		return err
 	}
 	defer events.close()
-	opts := vm.RunOptions{Repeat: uint32(e.repeat)}
-	if e.context != "" {
-		if opts.Context, err = contextFrom(p, e.context); err != nil {
-			return err
-		}
+	opts, err := a.input(e, spec, p)
+	if err != nil {
+		return err
 	}
-	if e.packet != "" {
-		if opts.Data, err = unhex("--packet", e.packet); err != nil {
-			return err
-		}
-	}
+	opts.Repeat = uint32(e.repeat)
 	var out execResult
 	if e.pcap != "" {
-		out, err = e.runCapture(ctx, v, p)
+		out, err = e.runCapture(ctx, v, p, opts)
 	} else {
 		var res vm.Result
 		if res, err = p.RunContext(ctx, &opts); err == nil {
 			out = newExecResult(p.Name(), v, res)
 			out.Packet = hex.EncodeToString(res.Data)
 			if e.context != "" || len(res.Data) == 0 {
-				out.Context = contextTo(p, res.Context)
+				out.Context = contextOf(spec, p).decode(res.Context)
 			}
 			if r := res.Redirect; r.Kind != "" {
 				out.Redirect = &execRedirect{Kind: r.Kind, Ifindex: r.Ifindex, Key: r.Key}
@@ -273,7 +278,7 @@ func (a *app) execObject(ctx context.Context, e *execFlags, name string) error {
 	return a.printExec(&out, c)
 }
 
-func (e *execFlags) choose(c *vm.Collection) (*vm.Program, error) {
+func (e *execFlags) choose(c *skep.Collection) (*vm.Program, error) {
 	names := slices.Sorted(maps.Keys(c.Programs))
 	switch p := c.Programs[e.program]; {
 	case p != nil:
@@ -289,7 +294,7 @@ func (e *execFlags) choose(c *vm.Collection) (*vm.Program, error) {
 }
 
 // runCapture runs a program over each packet of a capture.
-func (e *execFlags) runCapture(ctx context.Context, v *vm.VM, p *vm.Program) (execResult, error) {
+func (e *execFlags) runCapture(ctx context.Context, v *vm.VM, p *vm.Program, opts vm.RunOptions) (execResult, error) {
 	packets, err := readPcap(e.pcap)
 	if err != nil {
 		return execResult{}, err
@@ -298,7 +303,8 @@ func (e *execFlags) runCapture(ctx context.Context, v *vm.VM, p *vm.Program) (ex
 	out.Retvals = map[string]int{}
 	var total time.Duration
 	for i := range packets {
-		res, err := p.RunContext(ctx, &vm.RunOptions{Data: packets[i].data, Repeat: uint32(e.repeat)})
+		opts.Data = packets[i].data
+		res, err := p.RunContext(ctx, &opts)
 		if err != nil {
 			return out, fmt.Errorf("packet %d: %w", i+1, err)
 		}
@@ -315,113 +321,4 @@ func (e *execFlags) runCapture(ctx context.Context, v *vm.VM, p *vm.Program) (ex
 		err = writePcap(e.write, packets)
 	}
 	return out, err
-}
-
-// contextFrom makes a context from JSON.
-func contextFrom(p *vm.Program, text string) ([]byte, error) {
-	dec := json.NewDecoder(strings.NewReader(text))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil {
-		return nil, usagef("--context is no JSON: %v", err)
-	}
-	number := func(x any) (uint64, error) {
-		n, ok := x.(json.Number)
-		if !ok {
-			return 0, usagef("--context: %v is no number", x)
-		}
-		if u, err := strconv.ParseUint(n.String(), 10, 64); err == nil {
-			return u, nil
-		}
-		i, err := strconv.ParseInt(n.String(), 10, 64)
-		if err != nil {
-			return 0, usagef("--context: %s is no 64-bit number", n)
-		}
-		return uint64(i), nil
-	}
-	switch v := v.(type) {
-	case string:
-		return unhex("--context", v)
-	case []any:
-		var b []byte
-		for _, x := range v {
-			n, err := number(x)
-			if err != nil {
-				return nil, err
-			}
-			b = nativeOrder().AppendUint64(b, n)
-		}
-		return b, nil
-	case map[string]any:
-		fields := vm.ContextFields(p.Type())
-		if fields == nil {
-			return nil, usagef("the context of a program of type %s has no fields: give an array of 64-bit numbers, or a string of bytes in hex", p.Type())
-		}
-		return fieldsToBytes(fields, v, number)
-	}
-	return nil, usagef("--context is an object of fields, an array of numbers, or a string of hex")
-}
-
-func fieldsToBytes(fields []vm.ContextField, v map[string]any, number func(any) (uint64, error)) ([]byte, error) {
-	last := fields[len(fields)-1]
-	b := make([]byte, last.Offset+last.Size*last.Count)
-	for name, x := range v {
-		i := slices.IndexFunc(fields, func(f vm.ContextField) bool { return f.Name == name })
-		if i < 0 {
-			return nil, usageError{unknown("field", name, func(yield func(string) bool) {
-				for _, f := range fields {
-					if !yield(f.Name) {
-						return
-					}
-				}
-			}, "see include/uapi/linux/bpf.h for the context's fields")}
-		}
-		f := fields[i]
-		list, ok := x.([]any)
-		if !ok {
-			list = []any{x}
-		}
-		if len(list) > f.Count {
-			return nil, usagef("field %s has %d elements", name, f.Count)
-		}
-		for k, x := range list {
-			n, err := number(x)
-			if err != nil {
-				return nil, err
-			}
-			at := b[f.Offset+k*f.Size:]
-			if f.Size == 8 {
-				nativeOrder().PutUint64(at, n)
-			} else {
-				nativeOrder().PutUint32(at, uint32(n))
-			}
-		}
-	}
-	return b, nil
-}
-
-// contextTo shows a context as contextFrom takes it.
-func contextTo(p *vm.Program, b []byte) any {
-	fields := vm.ContextFields(p.Type())
-	if fields == nil {
-		return hex.EncodeToString(b)
-	}
-	m := map[string]any{}
-	for _, f := range fields {
-		var list []uint64
-		for k := range f.Count {
-			at := b[f.Offset+k*f.Size:]
-			if f.Size == 8 {
-				list = append(list, nativeOrder().Uint64(at))
-			} else {
-				list = append(list, uint64(nativeOrder().Uint32(at)))
-			}
-		}
-		if f.Count == 1 {
-			m[f.Name] = list[0]
-		} else {
-			m[f.Name] = list
-		}
-	}
-	return m
 }

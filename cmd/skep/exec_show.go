@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/vm"
 )
@@ -46,38 +47,15 @@ type execElement struct {
 }
 
 // showMaps returns the contents of the maps that an object's author named, and
-// of its variables. Elements of arrays that are zero are left out.
-func showMaps(c *vm.Collection) map[string]any {
+// of its variables.
+func showMaps(c *skep.Collection) map[string]any {
 	out := map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(c.Maps)) {
 		m := c.Maps[name]
 		if strings.Contains(name, ".") || m.ValueSize() == 0 || m.KeySize() == 0 {
 			continue
 		}
-		key, value := m.Types()
-		array := strings.HasSuffix(m.Type().String(), "array")
-		list := []execElement{}
-		for k, v := range m.All() {
-			if array && !slices.ContainsFunc(v, func(b byte) bool { return b != 0 }) {
-				continue
-			}
-			if len(list) == mostElements {
-				break
-			}
-			e := execElement{Key: show(key, k)}
-			if m.PerCPU() {
-				var each []any
-				stride := (m.ValueSize() + 7) / 8 * 8
-				for at := 0; at < len(v); at += stride {
-					each = append(each, show(value, v[at:][:m.ValueSize()]))
-				}
-				e.Value = each
-			} else {
-				e.Value = show(value, v)
-			}
-			list = append(list, e)
-		}
-		out[name] = list
+		out[name] = showMap(m)
 	}
 	for name, v := range c.Variables {
 		if v.ReadOnly() || strings.HasPrefix(name, "__") {
@@ -89,6 +67,35 @@ func showMaps(c *vm.Collection) map[string]any {
 		}
 	}
 	return out
+}
+
+// showMap returns the elements of a map. Those of arrays that are zero are left
+// out.
+func showMap(m *vm.Map) []execElement {
+	key, value := m.Types()
+	array := strings.HasSuffix(m.Type().String(), "array")
+	list := []execElement{}
+	for k, v := range m.All() {
+		if array && !slices.ContainsFunc(v, func(b byte) bool { return b != 0 }) {
+			continue
+		}
+		if len(list) == mostElements {
+			break
+		}
+		e := execElement{Key: show(key, k)}
+		if m.PerCPU() {
+			var each []any
+			stride := (m.ValueSize() + 7) / 8 * 8
+			for at := 0; at < len(v); at += stride {
+				each = append(each, show(value, v[at:][:m.ValueSize()]))
+			}
+			e.Value = each
+		} else {
+			e.Value = show(value, v)
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 // show returns bytes as their type has them: a number, a text, a list, an
@@ -185,7 +192,7 @@ func isText(b []byte) bool {
 	return text != "" && strings.Trim(rest, "\x00") == ""
 }
 
-func (a *app) printExec(out *execResult, c *vm.Collection) error {
+func (a *app) printExec(out *execResult, c *skep.Collection) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s returned %d (%#x)", out.Program, out.Retval, out.Retval)
 	if out.Runs > 1 {
@@ -257,7 +264,7 @@ type execReader struct {
 	r    *vm.Reader
 }
 
-func readEvents(c *vm.Collection) (execReaders, error) {
+func readEvents(c *skep.Collection) (execReaders, error) {
 	var list execReaders
 	for _, name := range slices.Sorted(maps.Keys(c.Maps)) {
 		m := c.Maps[name]

@@ -161,6 +161,12 @@ func colors(w io.Writer) bool {
 	return isTerminal(w)
 }
 
+// readsTerminal reports whether somebody types what is read.
+func readsTerminal(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	return ok && fileIsTerminal(f)
+}
+
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && fileIsTerminal(f)

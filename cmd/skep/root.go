@@ -37,7 +37,7 @@ the kernel and shows what they say. No compiler and no headers are needed.`,
 	root.SuggestionsMinimumDistance = 0
 	root.DisableSuggestions = true
 	root.AddCommand(
-		a.runCommand(), a.execCommand(), a.buildCommand(), a.checkCommand(), a.verifyCommand(), a.listCommand(), a.doctorCommand(), a.targetCommand(),
+		a.runCommand(), a.execCommand(), a.testCommand(), a.debugCommand(), a.buildCommand(), a.checkCommand(), a.verifyCommand(), a.listCommand(), a.doctorCommand(), a.targetCommand(),
 		a.dumpCommand(), a.fmtCommand(), a.versionCommand(), exitCodesTopic(), environmentTopic(),
 	)
 	root.SetHelpCommand(a.helpCommand(root))
@@ -77,6 +77,15 @@ func commandNames(cmd *cobra.Command) iter.Seq[string] {
 			}
 		}
 	}
+}
+
+// unknownName is the plain error for a name that is not there, with the nearest
+// one, or else those that are.
+func unknownName(what, name string, names iter.Seq[string]) error {
+	if near := source.Nearest(name, names); near != "" {
+		return fmt.Errorf("there is no %s %q: did you mean %q?", what, name, near)
+	}
+	return fmt.Errorf("there is no %s %q; there are %s", what, name, strings.Join(slices.Sorted(names), ", "))
 }
 
 // unknown is the error for a name that is not there, with the nearest one.

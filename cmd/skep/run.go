@@ -174,11 +174,11 @@ func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input
 }
 
 // chooseEngine decides what runs the object, and says so where nobody named it.
-func (a *app) chooseEngine(r *runFlags) (skep.Engine, error) {
+func (a *app) chooseEngine(r *runFlags) (skep.EngineName, error) {
 	if r.engine == "auto" && (r.token != "" || r.pin != "" || len(r.maps) > 0 || len(r.targets) > 0) {
 		r.engine = "kernel" // these are about the kernel's things
 	}
-	engine, why, err := skep.Engine(r.engine).Choose()
+	engine, why, err := skep.EngineName(r.engine).Choose()
 	if err != nil {
 		return "", err
 	}
@@ -218,7 +218,7 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
 		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
-		Maps: maps, Targets: targets, Named: r.named, Engine: skep.Engine(r.engine), NoFilter: r.noFilter,
+		Maps: maps, Targets: targets, Named: r.named, Engine: skep.EngineName(r.engine), NoFilter: r.noFilter,
 		Events: p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
 		Ready: func(int) {
 			a.ready()

@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 		"pidns":        pidns,
 		"signalled":    signalled,
 		"written":      written,
+		"fields":       fields,
 	})
 }
 

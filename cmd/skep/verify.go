@@ -40,11 +40,9 @@ the object cannot be read.`,
 			if o.Caps, ok = verifier.ParseCaps(capsName); !ok {
 				return usagef("--caps is all, bpf or none, not %q", capsName)
 			}
-			switch v, err := abi.ParseVersion(kernelName); {
-			case err != nil, v != abi.Linux6_1 && v != abi.Linux6_12 && v != abi.Linux6_18:
-				return usagef("--kernel is 6.1, 6.12 or 6.18, not %q", kernelName)
-			default:
-				o.Kernel = v
+			var err error
+			if o.Kernel, err = parseKernel(kernelName); err != nil {
+				return err
 			}
 			data, err := a.readObject(args[0])
 			if err != nil {
@@ -66,6 +64,15 @@ the object cannot be read.`,
 	f.StringVar(&capsName, "caps", "all", "loaded with the capabilities `SET`: all, bpf (CAP_BPF alone) or none")
 	f.StringVar(&types, "btf", "", "take the kernel's types from `FILE` instead of this machine")
 	return cmd
+}
+
+// parseKernel reads a release whose rules there are.
+func parseKernel(name string) (abi.Version, error) {
+	v, err := abi.ParseVersion(name)
+	if err != nil || v != abi.Linux6_1 && v != abi.Linux6_12 && v != abi.Linux6_18 {
+		return 0, usagef("--kernel is 6.1, 6.12 or 6.18, not %q", name)
+	}
+	return v, nil
 }
 
 // readObject reads an object file, or standard input for "-".

@@ -64,6 +64,7 @@ const policy = `
 	lang/bt, lang/golang, codegen, verifier, vm, kernel, rootless, runner < ROOT;
 	runner < ui/*;
 	ROOT, ui/* < cmd/*;
+	NONE < examples/*; # which look at skep in their tests alone
 
 	# The compiler, the verifier and the vm share only facts, so that each is an
 	# independent oracle for the other two.

@@ -1,6 +1,10 @@
 package bt
 
 import (
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
@@ -410,6 +414,9 @@ func (g *gen) format(e *syntax.Call, kind object.EventKind) {
 		if check.VerbOf(verbs, i) == 'g' {
 			shown := g.gfpFlags(arg.t)
 			arg.shown = &shown
+		} else if e, ok := arg.t.BTF.(*btf.Enum); ok && arg.t.Kind == check.Int && strings.IndexByte("diuxXoc", check.VerbOf(verbs, i)) >= 0 {
+			// The names of its constants, which may be others elsewhere, are not shown.
+			arg.shown = &object.Type{Kind: object.TypeInt, Size: arg.t.Size, Signed: e.Signed}
 		}
 		args = append(args, arg)
 	}

@@ -127,6 +127,7 @@ func (l *lowerer) script() {
 			only = false
 		}
 	}
+	l.enums()
 	l.man.ExitAfterBegin = only
 	if l.lossVar != nil {
 		l.lossVar.Init = make([]byte, 8*len(l.man.Losses))

@@ -26,6 +26,8 @@ type gen struct {
 	// syscall is "sys_enter" or "sys_exit" in a program that serves system
 	// call tracepoints from the raw tracepoint of that name.
 	syscall string
+	// raw is set for raw tracepoints, and tracepoints that are attached as such.
+	raw bool
 	// index is the probe's index in the manifest where the program found out.
 	index *ir.Value
 	// probeOf are the indices of the probes by their attach points.

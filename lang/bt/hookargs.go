@@ -190,6 +190,7 @@ func (g *gen) argPlace(e *syntax.Field, s *check.Selection) place {
 	}
 	switch kind := g.inst.Ctx.Kind; kind {
 	case hook.Iter:
+		g.layout("struct bpf_iter__"+g.inst.Points[0].Event+"."+e.Name.Text, line)
 		return place{t: t, value: g.members[s.Offset]}
 	case hook.Tracepoint:
 		for _, pt := range g.inst.Points {

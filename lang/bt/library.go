@@ -191,7 +191,7 @@ func (g *gen) percpuSymbol(e *syntax.Call) *ir.Value {
 	// CPUs that the kernel does not have give null.
 	yes, no, done := g.block("cpu"), g.block("cpu.none"), g.block("percpu")
 	result := done.NewParam(ir.I64, "")
-	g.b.If(g.b.Compare(ir.OpULt, cpu, g.const64(int64(g.target.CPUs()))), yes, no)
+	g.b.If(g.b.Compare(ir.OpULt, cpu, g.const64(int64(g.cpus()))), yes, no)
 	g.b.At(yes)
 	g.b.Jump(done, addr)
 	g.b.At(no)

@@ -1,6 +1,7 @@
 package bt
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/cilium/ebpf/btf"
@@ -115,7 +116,7 @@ func (g *gen) cgroupID(path string) *ir.Value {
 		name = "skep_cgroup_" + strconv.Itoa(len(g.man.Cgroups))
 		g.man.Cgroups = append(g.man.Cgroups, object.Cgroup{Var: name, Path: path})
 	}
-	return g.b.Load(ir.I64, g.b.Global(g.volatileVar(name)))
+	return g.runnerVar(name, fmt.Sprintf("cgroupid(%q)", path))
 }
 
 // uaddr is the address of a symbol in the process: as far from the probe as in

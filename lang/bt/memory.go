@@ -112,6 +112,9 @@ func (g *gen) into(dst *ir.Value, e syntax.Expr, t *check.Type) {
 			g.scalarInto(dst, p.value, t)
 			return
 		}
+		if !g.direct(p.ptr) {
+			g.copied(e, et)
+		}
 		g.copyInto(dst, p.ptr, et, t)
 		return
 	case *syntax.Comptime:

@@ -72,9 +72,9 @@ func (g *gen) attachment(p *object.Program) (section string) {
 	case hook.Tracepoint:
 		section, attach = g.tracepoint(p)
 	case hook.RawTracepoint:
-		section = "raw_tp"
+		section, g.raw = "raw_tp", true
 		if inst.Ctx.Typed {
-			l.feature(target.FeatureTypedRawTP)
+			g.feature(target.FeatureTypedRawTP)
 			section = "tp_btf"
 		}
 		if len(inst.Points) == 1 {
@@ -104,7 +104,7 @@ func (g *gen) attachment(p *object.Program) (section string) {
 			}
 		}
 		for _, pt := range inst.Points {
-			l.file(pt.Point)
+			g.file(pt)
 		}
 		if pt.Kind == hook.USDT {
 			attach = hook.Point.String
@@ -142,6 +142,7 @@ func (g *gen) tracepoint(p *object.Program) (section string, attach func(hook.Po
 		p.Hook = "rawtracepoint:" + g.syscall
 		return g.rawSection() + "/" + g.syscall, none
 	case g.inst.Ctx.Args == nil && g.inst.Ctx.ArgsErr == nil && g.allRaw():
+		g.raw = true
 		if len(g.inst.Points) > 1 {
 			return "raw_tp", raw
 		}

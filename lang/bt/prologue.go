@@ -150,5 +150,8 @@ func (g *gen) probeIndex() *ir.Value {
 	if len(g.inst.Points) == 1 {
 		return g.const64(int64(g.probeOf[g.inst.Points[0].String()]))
 	}
+	if g.raw {
+		g.feature(target.FeatureRawTPCookie)
+	}
 	return g.helper(hAttachCookie, g.ctx)
 }

@@ -238,7 +238,7 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 	case "nsecs":
 		return g.helper(hKtimeBootNS)
 	case "elapsed":
-		return g.b.Binary(ir.OpSub, g.helper(hKtimeBootNS), g.b.Load(ir.I64, g.b.Global(g.startTime())))
+		return g.b.Binary(ir.OpSub, g.helper(hKtimeBootNS), g.runnerVar("skep_start_ns", "elapsed"))
 	case "jiffies":
 		return g.helper(hJiffies)
 	case "cpu":
@@ -248,7 +248,7 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 	case "leader_tid":
 		return g.kernelField(g.helper(hTaskBTF), "task_struct", ir.I32, "group_leader", "pid")
 	case "has_cpid", "cpid":
-		v := g.b.Load(ir.I64, g.b.Global(g.volatileVar("skep_cpid")))
+		v := g.runnerVar("skep_cpid", "cpid")
 		if b.Name == "has_cpid" {
 			return g.b.Resize(g.b.Compare(ir.OpNe, v, g.const64(0)), ir.I64, false)
 		}
@@ -256,7 +256,7 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 	case "numaid":
 		return g.low32(g.helper(hNUMANode))
 	case "ncpus":
-		return g.const64(int64(g.target.CPUs()))
+		return g.const64(int64(g.cpus()))
 	case "cgroup":
 		return g.helper(hCgroupID)
 	case "rand":
@@ -283,10 +283,6 @@ func (g *gen) ident(e *syntax.Ident) *ir.Value {
 func (g *gen) low32(v *ir.Value) *ir.Value {
 	return g.b.Resize(g.b.Resize(v, ir.I32, false), ir.I64, false)
 }
-
-// startTime is the variable that holds when the run began, which the runner
-// fills in.
-func (l *lowerer) startTime() *ir.Global { return l.volatileVar("skep_start_ns") }
 
 // volatileVar is a 64-bit read-only variable that the runner sets.
 func (l *lowerer) volatileVar(name string) *ir.Global {
@@ -358,7 +354,7 @@ func (g *gen) arith(op syntax.Op, t, xt, yt *check.Type, x, y *ir.Value) *ir.Val
 		}
 		size := int64(1)
 		if t.Elem != nil {
-			size = int64(max(t.Elem.Size, 1))
+			size = g.stride(t.Elem)
 		}
 		y = g.b.Binary(ir.OpMul, g.int(y), g.const64(size))
 		if op == syntax.OpSub {
@@ -371,7 +367,7 @@ func (g *gen) arith(op syntax.Op, t, xt, yt *check.Type, x, y *ir.Value) *ir.Val
 	}
 	x, y = g.number(x), g.number(y)
 	if xt.Kind == check.Pointer && yt.Kind == check.Pointer && op == syntax.OpSub && xt.Elem != nil && xt.Elem.Size > 1 {
-		return g.b.Binary(ir.OpSDiv, g.b.Binary(ir.OpSub, x, y), g.const64(int64(xt.Elem.Size)))
+		return g.b.Binary(ir.OpSDiv, g.b.Binary(ir.OpSub, x, y), g.const64(g.stride(xt.Elem)))
 	}
 	return g.b.Binary(operation(op, t.Signed), x, y)
 }
@@ -457,7 +453,7 @@ func (g *gen) incDec(e *syntax.IncDec) *ir.Value {
 	t := g.info.Vars[v].Type
 	old := g.loadScalar(addr, irType(t))
 	if t.Kind == check.Pointer && t.Elem != nil {
-		delta *= int64(max(t.Elem.Size, 1))
+		delta *= g.stride(t.Elem)
 	}
 	var now *ir.Value
 	if old.Type.IsPtr() {
@@ -621,6 +617,15 @@ func (g *gen) fieldPlace(e *syntax.Field) place {
 	if s.Bits > 0 && relocate {
 		return place{t: t, value: g.coreBits(base.ptr, s, t)}
 	}
+	switch base.ptr.Type.Space {
+	case ir.SpaceUser:
+		g.member(s)
+	case ir.SpaceCtx:
+		// Other contexts are part of the kernel's interface.
+		if g.inst.Ctx.Kind == hook.Tracepoint {
+			g.member(s)
+		}
+	}
 	if s.Bits > 0 {
 		// The bytes that hold the bit-field; its place in them is a fact.
 		size := 8
@@ -664,7 +669,7 @@ func (g *gen) indexPlace(e *syntax.Index) place {
 	}
 	xt := g.typeOf(e.X)
 	var base place
-	size := int64(max(t.Size, 1))
+	size := g.stride(t)
 	if xt.Kind == check.Pointer {
 		base = g.anyPlace(g.value(e.X), xt.Space, xt.Elem)
 	} else {

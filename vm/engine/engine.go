@@ -41,6 +41,10 @@ type Options struct {
 	// Blind hides the constants of the program, so that none of its bytes can
 	// be found in executable memory. For programs that are not trusted.
 	Blind bool
+	// DirectTailCalls lets tail calls of native code be indirect jumps, not
+	// retpolines, which keep processors from running ahead to a target that another
+	// program has trained them to expect. For programs that are trusted.
+	DirectTailCalls bool
 }
 
 // ErrUnavailable is the reason why an engine cannot work on this system.

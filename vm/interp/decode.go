@@ -159,6 +159,7 @@ const (
 	opPacketAbs
 	opPacketInd
 
+	opStop  // no instruction: where a [Stepper] asks
 	opSpent // no instruction: the budget is used up
 )
 

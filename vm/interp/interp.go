@@ -34,6 +34,7 @@ type code struct {
 	engine  *Engine
 	program *engine.Program
 	insns   []insn
+	real    []insn // of a [Stepper], whose insns are stops
 	number  uint64 // in Engine.codes; what a frame remembers of its program
 }
 
@@ -217,6 +218,9 @@ func (e *Engine) run(s *engine.State, c *code) engine.Exit {
 					s.Regs[0] += uint64(s.CPU * call.Stride)
 				}
 			}
+		case opStop:
+			s.ResumePC = index(first, ip) - 1
+			return stepped
 		case opPacketAbs:
 			s.Regs[0] = uint64(in.imm)
 			s.Arg = uint32(in.size)
@@ -239,11 +243,13 @@ func restore(s *engine.State, frame *[engine.FrameWords]uint64) {
 // until the budget is spent; it returns what follows that instruction. It calls
 // nothing: so the compiler keeps everything in registers over the switch.
 func straight(s *engine.State, m memory, first unsafe.Pointer, number uint64, ip unsafe.Pointer) (unsafe.Pointer, op) {
-	// ip stays within the program because engine.New checked every jump.
+	// ip stays within the program because engine.New checked every jump. What
+	// moves it elsewhere goes around the loop's step: then the step has one register
+	// to count in, and all other cases jump to it, which is next to the switch.
 	r := unsafe.Pointer(&s.Regs)
-	for {
+	for ; ; ip = unsafe.Add(ip, next) {
+	here:
 		in := (*insn)(ip)
-		ip = unsafe.Add(ip, next)
 		switch in.op {
 		case opAdd64R:
 			*reg(r, in.dst) += *reg(r, in.src)
@@ -596,10 +602,10 @@ func straight(s *engine.State, m memory, first unsafe.Pointer, number uint64, ip
 		case opCallLocal:
 			sp := s.SP - engine.FrameWords
 			if s.SP <= engine.FrameWords || s.SP > uintptr(len(s.Stack)) || s.Regs[10] < uint64(s.StackLimit)+engine.FrameSize {
-				return ip, opCallLocal
+				return unsafe.Add(ip, next), opCallLocal
 			}
 			frame := (*[engine.FrameWords]uint64)(unsafe.Pointer(&s.Stack[sp]))
-			frame[frameReturn] = uint64(index(first, ip))
+			frame[frameReturn] = uint64(index(first, ip)) + 1
 			frame[frameR6], frame[frameR6+1], frame[frameR6+2], frame[frameR6+3] = s.Regs[6], s.Regs[7], s.Regs[8], s.Regs[9]
 			frame[frameLoops], frame[frameCode] = 0, number
 			s.SP = sp
@@ -608,29 +614,32 @@ func straight(s *engine.State, m memory, first unsafe.Pointer, number uint64, ip
 			if s.Budget -= int64(in.off); s.Budget < 0 {
 				return ip, opSpent
 			}
+			goto here
 		case opExit:
 			frame := (*[engine.FrameWords]uint64)(unsafe.Pointer(&s.Stack[s.SP]))
 			if frame[frameCode] != number { // to the host, or to another program
-				return ip, opExit
+				return unsafe.Add(ip, next), opExit
 			}
 			s.SP += engine.FrameWords
 			restore(s, frame)
 			ip = unsafe.Add(first, uintptr(frame[frameReturn])*next)
+			goto here
 		case opCallCPU:
 			s.Regs[0] = uint64(s.CPU)
 		default:
-			return ip, in.op
+			return unsafe.Add(ip, next), in.op
 		}
 		continue
 
 	jump:
-		ip = unsafe.Add(ip, int(in.off)*int(next))
+		ip = unsafe.Add(ip, int(in.off+1)*int(next))
 		if in.off < 0 {
 			// From the target up to the jump, both included.
 			if s.Budget += int64(in.off); s.Budget < 0 {
 				return ip, opSpent
 			}
 		}
+		goto here
 	}
 }
 

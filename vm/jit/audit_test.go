@@ -51,7 +51,7 @@ func TestAudit(t *testing.T) {
 			check := audited(generate, audits[name])
 			for n := range 1000 {
 				g := &progGen{rand.New(rand.NewPCG(rand.Uint64(), 0))}
-				o := options{Options: engine.Options{Blind: n%2 == 0}, bmi2: n%4 < 2}
+				o := options{Options: engine.Options{Blind: n%2 == 0, DirectTailCalls: n%8 < 4}, bmi2: n%4 < 2}
 				if _, err := check(g.program(t), o, newKeys()); err != nil {
 					t.Fatal(err)
 				}
@@ -71,6 +71,7 @@ func TestAuditRefuses(t *testing.T) {
 			"hlt":                            "f4",
 			"rdmsr":                          "0f32",
 			"indirect jump":                  "ffe0",
+			"jump to any register":           "41ffe3", // jmp r11
 			"indirect call":                  "ffd0",
 			"jump into an instruction":       "eb01b800000000",
 			"jump far outside":               "e900000070",

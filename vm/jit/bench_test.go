@@ -202,3 +202,103 @@ func compareWithKernel(b *testing.B, load workload, o options) {
 	b.ReportMetric(float64(theirs.Nanoseconds()), "kernel-ns/run")
 	b.ReportMetric(float64(best)/float64(theirs), "kernel-ratio")
 }
+
+// BenchmarkDefences is what each defence costs: the time that a program takes with
+// it divided by the time without any, in turns, the shortest of all rounds. The
+// auditor refuses what has not all of the cage; here nothing asks it.
+func BenchmarkDefences(b *testing.B) {
+	variants := []struct {
+		name string
+		o    options
+	}{
+		{"none", options{unconfined: true, unbudgeted: true}},
+		{"cage", options{unbudgeted: true}},
+		{"budget", options{unconfined: true}},
+		{"blinding", options{unconfined: true, unbudgeted: true, Options: engine.Options{Blind: true}}},
+		{"cage+budget", options{}},
+		{"all", options{Options: engine.Options{Blind: true}}},
+	}
+	for _, load := range workloads() {
+		b.Run(load.name, func(b *testing.B) {
+			p, err := engine.New(load.name, load.insns, load.funcs, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			best := make([]time.Duration, len(variants))
+			var run []func() time.Duration
+			for i, v := range variants {
+				run = append(run, workloadRun(b, p, v.o))
+				best[i] = time.Hour
+			}
+			for b.Loop() {
+				for i := range variants {
+					best[i] = min(best[i], run[i]())
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for i, v := range variants[1:] {
+				b.ReportMetric(float64(best[i+1])/float64(best[0]), v.name)
+			}
+		})
+	}
+	b.Run("tail calls", func(b *testing.B) {
+		p := program(b, isa.Call(0), isa.Exit())
+		p, err := engine.New("tail", p.Insns, p.Funcs, []engine.Call{{Kind: engine.CallTail}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		direct, retpoline := time.Hour, time.Hour
+		without, with := workloadRun(b, p, options{Options: engine.Options{DirectTailCalls: true}}), workloadRun(b, p, options{})
+		for b.Loop() {
+			direct, retpoline = min(direct, without()), min(retpoline, with())
+		}
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(float64(direct.Nanoseconds())/maxTails, "direct-ns")
+		b.ReportMetric(float64(retpoline.Nanoseconds())/maxTails, "retpoline-ns")
+	})
+}
+
+// maxTails is how many tail calls a benchmark answers in a run.
+const maxTails = 33
+
+// workloadRun compiles a program, and returns what runs it a few times and says how
+// long one run took.
+func workloadRun(b *testing.B, p *engine.Program, o options) func() time.Duration {
+	jit, err := New()
+	if err != nil {
+		b.Fatal(err)
+	}
+	native := nativeOptions()
+	native.unconfined, native.unbudgeted = o.unconfined, o.unbudgeted
+	jit.(*JIT).options = native
+	code, err := jit.Compile(p, o.Options)
+	if err != nil {
+		b.Fatal(err)
+	}
+	w := newWorld(b, jit, newCage(b))
+	w.codes = append(w.codes, code)
+	s := w.s
+	binary.LittleEndian.PutUint32(w.mem[benchContext:], benchPacket)
+	binary.LittleEndian.PutUint32(w.mem[benchContext+4:], benchPacket+packetLength)
+	return func() time.Duration {
+		const batch = 50
+		start := time.Now()
+		for range batch {
+			s.Regs[1], s.Regs[10], s.Budget = benchContext, stackTop, engine.Quantum
+			tails := 0
+			for exit := code.Enter(s); exit != engine.Done; exit = jit.Run(s) {
+				switch exit {
+				case engine.Budget:
+					s.Budget = engine.Quantum
+				case engine.TailCall:
+					if tails++; tails <= maxTails {
+						code.Tail(s)
+					}
+				default:
+					b.Fatal(exit)
+				}
+			}
+		}
+		return time.Since(start) / batch
+	}
+}

@@ -21,8 +21,10 @@ type output struct {
 // options are what a code generator is told.
 type options struct {
 	engine.Options
-	bmi2       bool // x86: shlx and its like are there
-	unconfined bool // for measuring what the cage costs
+	bmi2 bool // x86: shlx and its like are there
+
+	// For measuring what the cage and the budget cost; not on arm64.
+	unconfined, unbudgeted bool
 }
 
 // A generator makes the machine code of a program.

@@ -468,6 +468,12 @@ func (a *x86asm) jmp(l x86label) {
 	a.distance(l)
 }
 
+// jmpReg jumps to the address in r.
+func (a *x86asm) jmpReg(r x86reg) {
+	a.rex(false, 0, 0, r, false)
+	a.bytes(0xff, 0xe0|byte(r&7))
+}
+
 func (a *x86asm) jcc(c x86cc, l x86label) {
 	if a.short(l, 6) {
 		a.bytes(0x70 | byte(c))

@@ -243,6 +243,9 @@ func (g *x86gen) epilogue() {
 // charge takes n from the budget, and leaves if it is spent; the run then goes
 // on at l. It falls through otherwise.
 func (g *x86gen) charge(n int32, l x86label) {
+	if g.o.unbudgeted {
+		return
+	}
 	spent := g.label()
 	g.opImm64(true, opSub, x86Budget, n)
 	g.jcc(ccS, spent)
@@ -251,6 +254,10 @@ func (g *x86gen) charge(n int32, l x86label) {
 
 // jumpCharged is charge, and then a jump to l.
 func (g *x86gen) jumpCharged(n int32, l x86label) {
+	if g.o.unbudgeted {
+		g.jmp(l)
+		return
+	}
 	spent := g.label()
 	g.opImm64(true, opSub, x86Budget, n)
 	g.jcc(ccNS, l)

@@ -570,7 +570,11 @@ func (g *x86gen) callHost(i int, c *engine.Call) {
 			g.epilogue()
 			g.load(false, 8, x86Scratch, x86Field(engine.OffsetTarget))
 			g.storeImm(8, x86Field(engine.OffsetTarget), 0)
-			g.jmp(g.retpoline)
+			if g.o.DirectTailCalls {
+				g.jmpReg(x86Scratch)
+			} else {
+				g.jmp(g.retpoline)
+			}
 		})
 	default:
 		g.where(i, int32(g.p.Insns[i].Imm))

@@ -714,8 +714,50 @@ func (c *checker) typeQuery(e *syntax.TypeQuery) *Type {
 			return tInvalid
 		}
 		size, _ = btf.Sizeof(full)
+		if name := structName(full); !t.Local && full.TypeName() != "" {
+			c.rely("layout", name, e.Loc)
+			return c.literal(e, int64(size), true)
+		}
+	}
+	if f, ok := e.X.(*syntax.Field); ok {
+		c.relyMember(f, e.Loc)
 	}
 	return c.literal(e, int64(size), true)
+}
+
+// rely notes that a constant is a property of the target.
+func (c *checker) rely(kind, name string, span source.Span) {
+	c.res.Relied = append(c.res.Relied, Reliance{kind, name, span})
+}
+
+// relyMember notes that a constant is a property of the member of a struct of
+// the kernel.
+func (c *checker) relyMember(e *syntax.Field, span source.Span) {
+	if s := c.info.Fields[e]; s != nil && s.Arg == nil && s.Struct != nil && !s.Local {
+		if name, ok := s.Member(); ok {
+			c.rely("layout", name, span)
+		}
+	}
+}
+
+// Member names the struct and the member that s selects, "struct a.b", if the
+// struct has a name.
+func (s *Selection) Member() (string, bool) {
+	if s.Struct.TypeName() == "" {
+		return "", false
+	}
+	name, t := structName(s.Struct), s.Struct
+	for _, i := range s.Path {
+		list := members(btf.UnderlyingType(t))
+		if i >= len(list) {
+			return "", false
+		}
+		if list[i].Name != "" {
+			name += "." + list[i].Name
+		}
+		t = list[i].Type
+	}
+	return name, true
 }
 
 func (c *checker) offsetof(e *syntax.Offsetof) *Type {
@@ -743,6 +785,16 @@ func (c *checker) offsetof(e *syntax.Offsetof) *Type {
 		}
 		offset += off
 		cur = m.Type
+	}
+	if t.Kind == Struct && !t.Local && t.BTF.TypeName() != "" {
+		name := structName(btf.UnderlyingType(t.BTF))
+		if full, err := c.complete(t.BTF); err == nil {
+			name = structName(full)
+		}
+		for _, n := range e.Path {
+			name += "." + n.Text
+		}
+		c.rely("layout", name, e.Loc)
 	}
 	return c.literal(e, int64(offset/8), true)
 }

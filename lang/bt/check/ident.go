@@ -110,6 +110,7 @@ func (c *checker) ident(e *syntax.Ident) *Type {
 	if types, err := c.target.Types(); err == nil {
 		if en, err := types.Enumerator(name); err == nil {
 			t := fromBTF(en.Enum, KernelSpace, false)
+			c.rely("layout", "enumerator "+name, e.Loc)
 			return c.constant(e, int64(en.Value), t)
 		}
 	}

@@ -531,6 +531,7 @@ func checkKfuncExist(c *checker, e *syntax.Call, _ []*Type) *Type {
 		c.errorf(e.Loc, "no-types", "the kernel's types cannot be read: %v", errors.Unwrap(err))
 		return tInvalid
 	}
+	c.rely("exists", "func "+name, e.Loc)
 	return c.constant(e, n, tBool)
 }
 

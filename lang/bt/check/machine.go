@@ -200,7 +200,7 @@ func checkKfuncAllowed(c *checker, e *syntax.Call, args []*Type) *Type {
 	}
 	k := abi.KfuncByName(name)
 	prog, ok := abi.ParseProgType(kind)
-	if n != 0 && (k == nil || !ok || !c.kfuncOpen(k, prog)) {
+	if n != 0 && (k == nil || !ok || !c.kfuncOpen(k, prog, e.Loc)) {
 		n = 0
 	}
 	return c.constant(e, n, tBool)
@@ -208,9 +208,12 @@ func checkKfuncAllowed(c *checker, e *syntax.Call, args []*Type) *Type {
 
 // kfuncOpen reports whether the target's kernel opens a function to programs
 // of a type.
-func (c *checker) kfuncOpen(k *abi.Kfunc, prog abi.ProgType) bool {
-	r := c.target.Release()
-	if !r.AtLeast(int(k.Since>>8), int(k.Since&0xff)) {
+func (c *checker) kfuncOpen(k *abi.Kfunc, prog abi.ProgType, at source.Span) bool {
+	atLeast := func(major, minor int) bool {
+		c.rely("machine", fmt.Sprintf("release %d.%d", major, minor), at)
+		return c.target.Release().AtLeast(major, minor)
+	}
+	if !atLeast(int(k.Since>>8), int(k.Since&0xff)) {
 		return false
 	}
 	if k.ProgTypes.Has(prog) {
@@ -218,7 +221,7 @@ func (c *checker) kfuncOpen(k *abi.Kfunc, prog abi.ProgType) bool {
 	}
 	// Programs on tracepoints and perf events count as tracing ones since 6.11.
 	tracing, _ := abi.ParseProgType("tracing")
-	return prog.String() == "perf_event" && r.AtLeast(6, 11) && k.ProgTypes.Has(tracing)
+	return prog.String() == "perf_event" && k.ProgTypes.Has(tracing) && atLeast(6, 11)
 }
 
 // checkSkboutput is skboutput(path, skb, length, offset).

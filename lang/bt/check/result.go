@@ -21,8 +21,18 @@ type Result struct {
 	Missing []Point
 	// Matches are the attach points with wildcards.
 	Matches []Match
+	// Relied is what constants of the script were taken from.
+	Relied []Reliance
 	// GFPFlags are the names of page allocation flags, where they are shown.
 	GFPFlags []target.Flag
+}
+
+// A Reliance is a property of the target that a constant of the script is,
+// which another machine may have otherwise.
+type Reliance struct {
+	Kind string // the kind of fact ("layout"), and its name, as package facts has them
+	Name string
+	Span source.Span
 }
 
 // A Match is what an attach point with wildcards stands for.

@@ -279,6 +279,9 @@ var kindNames = map[Kind]string{
 	Errno: "strerror", Signal: "signal_name", Syscall: "syscall_name", ProbeName: "probe", Mode: "mode",
 }
 
+// StructName is the name of a struct, union or enum with its keyword.
+func StructName(t btf.Type) string { return structName(t) }
+
 func structName(t btf.Type) string {
 	switch t := btf.UnderlyingType(t).(type) {
 	case *btf.Fwd:

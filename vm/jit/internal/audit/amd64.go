@@ -55,6 +55,7 @@ const (
 	fPause
 	fTrap
 	fRet
+	fJmpReg
 	fCall
 	fJmp
 	fJcc
@@ -287,6 +288,8 @@ prefixes:
 		i.form, modrm = fTrap, false
 	case c == 0xc3:
 		i.form, modrm = fRet, false
+	case c == 0xff:
+		i.form = fJmpReg
 	case c == 0xe8:
 		return branch(fCall, 4)
 	case c == 0xe9:
@@ -428,6 +431,11 @@ func (a *amd64) step(at int, f flow) ([]edge, error) {
 		return nil, nil
 	case fJmp:
 		return []edge{{i.target, f}}, nil
+	case fJmpReg:
+		if i.op != 4 || i.memory() || f.depth != 0 || f.regs[i.rm] != target {
+			return nil, errors.New("jumps to what is not the target of a tail call")
+		}
+		return nil, nil
 	case fJcc:
 		return []edge{{i.target, f}, {next, f}}, nil
 	case fCall:
@@ -643,6 +651,9 @@ func (a *amd64) load(i *xinsn, out *flow, result kind) error {
 		return nil
 	case i.reg == xSP && field && int(i.disp) == s.SP:
 		return nil // the words still count from where the caller was
+	case i.reg == xScratch && field && int(i.disp) == s.Target:
+		out.regs[xScratch] = target
+		return nil
 	case i.reg == xSP && field && int(i.disp) == s.HostSP:
 		out.depth = 0
 		return nil
