@@ -27,6 +27,9 @@ type Options struct {
 	// stops, but the command survives skep however that ends, and may gain
 	// privileges.
 	NoFilter bool
+	// Waiting, where it is set, is told how many processes a command has left
+	// that carry the filter: the run lasts until they end.
+	Waiting func(processes int)
 }
 
 // New returns the embedded engine as a machine for one object: it runs programs
@@ -523,6 +526,10 @@ func (m *userMachine) stopTracing() {
 	if tr == nil {
 		return
 	}
-	_ = tr.do(func() { tr.finish() })
+	left := 0
+	_ = tr.do(func() { left = tr.finish() })
+	if left > 0 && m.opts.Waiting != nil {
+		m.opts.Waiting(left)
+	}
 	<-tr.done
 }

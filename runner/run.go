@@ -96,9 +96,9 @@ type run struct {
 	links   []held
 	seen    map[object.Loss]uint64
 	zeroed  map[string]bool // maps without keys that had a value when they were set to zero
-	checked time.Time   // losses were looked at
-	asked   time.Time   // missed runs were asked for
-	last    machine.Var // see object.LastRecordVar; nil when there is none
+	checked time.Time       // losses were looked at
+	asked   time.Time       // missed runs were asked for
+	last    machine.Var     // see object.LastRecordVar; nil when there is none
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
 	testing     bool // a test runs, and

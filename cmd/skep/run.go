@@ -189,6 +189,18 @@ func (a *app) chooseEngine(r *runFlags) (skep.EngineName, error) {
 	return engine, nil
 }
 
+// tellWaiting says why skep goes on when a command has ended that left processes.
+func (a *app) tellWaiting(r *runFlags, n int) {
+	if r.quiet {
+		return
+	}
+	left := "1 process"
+	if n != 1 {
+		left = fmt.Sprintf("%d processes", n)
+	}
+	a.show(source.List{{Severity: source.Info, Code: "waiting", Message: "the command has left " + left + ": skep stays until the end of that, since system calls stop for it there; what is left ends with skep (--no-filter leaves it alone)"}})
+}
+
 // execute runs an object and shows its events.
 func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err error) {
 	out := a.stdout
@@ -219,7 +231,8 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	opts := skep.RunOptions{
 		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
 		Maps: maps, Targets: targets, Named: r.named, Engine: skep.EngineName(r.engine), NoFilter: r.noFilter,
-		Events: p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
+		Waiting: func(n int) { a.tellWaiting(r, n) },
+		Events:  p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
 		Ready: func(int) {
 			a.ready()
 			if r.dryRun {
