@@ -249,15 +249,16 @@ func (tr *tracer) syscallStop(t *task) {
 			tr.enter(t)
 		}
 	case infoExit:
-		t.regs.have = 0
 		if !t.inNr {
 			// It was in the call before it was traced.
+			t.regs.have = 0
 			if !t.regs.need(t.tid, 0, regSlots*8) {
 				return
 			}
 			t.nr = t.regs.callNumber()
 		}
 		if tr.wantsExit(t.nr) {
+			t.regs.leave(&tr.info, t.nr)
 			tr.handler.left(t, &tr.info)
 		}
 		t.exits, t.inNr = false, false
