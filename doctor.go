@@ -42,6 +42,12 @@ var hookFeatures = map[target.FeatureName]bool{
 	target.FeatureTypedRawTP: true, target.FeatureFentry: true, target.FeatureLSM: true, target.FeatureIter: true,
 }
 
+// instead tells by what hooks that are refused can often be replaced.
+var instead = map[target.FeatureName]string{
+	target.FeatureFentry: "tracepoints, raw tracepoints and kprobes show much of the same",
+	target.FeatureLSM:    "tracepoints and raw tracepoints can look on, if not forbid",
+}
+
 // Doctor finds out what works on this machine, what does not and why. Nothing
 // stays changed. The probing of features needs privileges: without them
 // answers are guesses from the kernel's release, and said to be.
@@ -91,9 +97,10 @@ func Doctor() []Check {
 			group = "hooks"
 		}
 		f := t.Feature(info.Name)
+		what, _, _ := strings.Cut(info.What, ": ")
 		switch {
 		case f.Known && f.Have:
-			add(group, string(info.Name), Works, "", "")
+			add(group, string(info.Name), Works, what, "")
 		case f.Known:
 			detail, remedy := f.Why, ""
 			switch {
@@ -103,8 +110,13 @@ func Doctor() []Check {
 			default:
 				detail = fmt.Sprintf("the kernel has no %s, which its release could have: it was built without", strings.TrimPrefix(info.What, "the "))
 			}
-			if !info.Since.IsZero() && t.Release().Compare(info.Since) < 0 {
+			switch {
+			case !info.Since.IsZero() && t.Release().Compare(info.Since) < 0:
 				remedy = "Linux " + info.Since.String() + " has it"
+			case f.Why == "" && info.Config != "":
+				remedy = "use a kernel built with " + info.Config + "=y"
+			case f.Refused:
+				remedy = "ask who runs this machine: lockdown, a security module, a container's seccomp filter or a host of virtual machines forbids it, and dmesg may tell which; " + instead[info.Name]
 			}
 			add(group, string(info.Name), Missing, detail, remedy)
 		default:
@@ -118,6 +130,10 @@ func Doctor() []Check {
 }
 
 func privileges(add func(group, name string, h Health, detail, remedy string)) {
+	if kernel.InUserNamespace() {
+		add("privileges", "user namespace", Note, "this process is in one, and its capabilities below do not count for the kernel as a whole",
+			"run outside of it, or ask whoever runs it for a bpf file system that delegates (skep run --token)")
+	}
 	caps, ok := kernel.Capabilities()
 	if !ok {
 		add("privileges", "capabilities", Unknown, "/proc/self/status cannot be read", "mount proc")

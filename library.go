@@ -12,6 +12,7 @@ import (
 	"github.com/skep-bpf/skep/facts"
 	"github.com/skep-bpf/skep/hook"
 	"github.com/skep-bpf/skep/kernel"
+	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
@@ -57,6 +58,10 @@ func List(t target.Target, pattern string, details bool, o hook.Options) iter.Se
 	}
 	return hook.List(t, pattern, details, o)
 }
+
+// LanguageReference is a page about what scripts of the tracing language may
+// say: probes, builtins, functions with their arguments, settings.
+func LanguageReference() string { return check.Reference() }
 
 // Format lays out a script of the tracing language. Errors are a
 // [source.List]; the text is then not to be used.

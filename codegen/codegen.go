@@ -67,6 +67,11 @@ func (g *generator) fail(d *source.Diagnostic) { g.diags.Add(d) }
 // Generate compiles m, which it changes. The error is a [source.List] when the
 // module asks for what a BPF program cannot have.
 func Generate(m *ir.Module, opts Options) (*object.Object, error) {
+	if !opts.NoOptimise {
+		if diags := tooManyValues(m); diags != nil {
+			return nil, diags
+		}
+	}
 	g := newGenerator(m, opts)
 	if err := g.optimise(); err != nil {
 		return nil, err
@@ -94,6 +99,36 @@ func Generate(m *ir.Module, opts Options) (*object.Object, error) {
 	}
 	return g.out, nil
 }
+
+// maxValues is how large a function may be before it is optimised: a thousand
+// statements or so, which take five seconds to compile. More takes disproportionately
+// longer, only to be refused by the kernel.
+const maxValues = 50_000
+
+// tooManyValues refuses functions that are larger, at the line that is too much.
+func tooManyValues(m *ir.Module) source.List {
+	var diags source.List
+	for _, f := range m.Funcs {
+		n := 0
+		for _, b := range f.Blocks {
+			if n += len(b.Values); n <= maxValues {
+				continue
+			}
+			pos := b.Values[len(b.Values)-1-(n-maxValues-1)].Pos
+			if !pos.IsValid() {
+				pos = f.Pos
+			}
+			diags.Add(source.Errorf(pos, "program-too-large",
+				"the program %q is too large: up to here it takes %d operations, and one program may have %d", f.Name, maxValues+1, maxValues).
+				Notef("%s", lessCode))
+			break
+		}
+	}
+	return diags
+}
+
+// lessCode is what to do about programs that are too large.
+const lessCode = "use for or while instead of unroll and of repeated statements, move what is common into a function (fn), or split the work among several probes"
 
 func (g *generator) optimise() error {
 	if g.opts.NoOptimise {

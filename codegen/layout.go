@@ -172,7 +172,7 @@ func (g *generator) emit(f *function, out *object.Func) {
 	}
 	if slot > maxInsns {
 		g.fail(source.Errorf(f.ir.Pos, "program-too-large",
-			"%q becomes %d instructions, but the kernel takes at most %d", f.ir.Name, slot, maxInsns))
+			"%q becomes %d instructions, but the kernel takes at most %d", f.ir.Name, slot, maxInsns).Notef("%s", lessCode))
 		return
 	}
 	slot = 0
@@ -230,6 +230,7 @@ func (g *generator) reach(items []item) []item {
 	if total <= far {
 		return items
 	}
+	stones := map[*block][]*block{} // by where they lead
 	for {
 		at := make([]int, len(items)+1) // slot of each item
 		labels := make(map[*block]int)
@@ -258,8 +259,18 @@ func (g *generator) reach(items []item) []item {
 				it.Instruction = isa.JumpLong(0)
 				continue
 			}
-			// A stone within reach, nearer to the target: jump over it when
-			// control would run into it.
+			// A stone that leads there and is on the way does for all that can
+			// reach it: a script's exit is the target of thousands of jumps.
+			onWay := func(s *block) bool {
+				d := labels[s] - at[i]
+				return distance > 0 && 0 < d && d < far || distance < 0 && -far < d && d < 0
+			}
+			if s := slices.IndexFunc(stones[it.target], onWay); s >= 0 {
+				it.target = stones[it.target][s]
+				continue
+			}
+			// Else one is laid, nearer to the target: jump over it when control
+			// would run into it.
 			want := at[i] + far - 1000
 			if distance < 0 {
 				want = at[i] - far + 1000
@@ -275,6 +286,7 @@ func (g *generator) reach(items []item) []item {
 			}
 			target := it.target
 			it.target = stone
+			stones[target] = append(stones[target], stone)
 			items = slices.Insert(items, k,
 				item{inst: inst{Instruction: isa.Jump(0), dst: noReg, src: noReg}, target: after},
 				item{label: stone},

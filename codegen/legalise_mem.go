@@ -321,5 +321,6 @@ func (e *editor) loop(size int, body func(i *ir.Value)) {
 func tooLarge(f *ir.Func, size int) *source.Diagnostic {
 	return source.Errorf(f.Pos, "scratch-too-large",
 		"function %q needs %d bytes of memory for its variables, but a per-CPU map element holds %d",
-		f.Name, size, maxScratch)
+		f.Name, size, maxScratch).
+		Notef("lower max_strlen, give str and buf a length, or use fewer of them in one probe")
 }

@@ -83,7 +83,16 @@ func readChecks(c object.CORE) []check {
 	if name == "" || leaf == nil {
 		return nil
 	}
-	return shapeChecks(c.Type, c.Access, leaf, readShape(leaf) != "" && readShape(leaf) == shape(leaf))
+	access := c.Access
+	for readShape(leaf) != shape(leaf) {
+		// Of an array that is no text the elements count, not how many there are.
+		a, ok := btf.UnderlyingType(leaf).(*btf.Array)
+		if !ok {
+			return nil
+		}
+		access, leaf = access+":0", a.Type
+	}
+	return shapeChecks(c.Type, access, leaf, shape(leaf) != "")
 }
 
 // shapeChecks compare the sign of a number, and the size of a field where it counts.

@@ -774,3 +774,20 @@ func (p Point) format() string {
 	}
 	return strings.Join(out, ":")
 }
+
+// A Spelling is how a kind of attach point is written in the tracing language.
+type Spelling struct {
+	Kind  Kind
+	Names []string // of the provider, the canonical one first
+	// Usage is what follows the name and a colon, or "".
+	Usage string
+}
+
+// Spellings returns those of all kinds that the tracing language has.
+func Spellings() []Spelling {
+	list := make([]Spelling, 0, len(providers))
+	for _, p := range providers {
+		list = append(list, Spelling{p.kind, slices.Clone(p.names), p.usage})
+	}
+	return list
+}

@@ -239,9 +239,12 @@ func inModule(pattern, module string) bool {
 
 func (w *walker) functions() error {
 	p := w.p
-	if p.HasAddress || p.BPF || p.Func == "" {
+	if p.HasAddress || p.Func == "" || p.BPF && !isWild(p.Func) {
 		w.add(p)
 		return nil
+	}
+	if p.BPF {
+		return w.programs()
 	}
 	if !isWild(p.Func) && !isWild(p.Module) {
 		found, err := w.t.Function(p.Module, p.Func)
@@ -287,6 +290,22 @@ func (w *walker) functions() error {
 	return nil
 }
 
+// programs finds the BPF programs that others can attach to.
+func (w *walker) programs() error {
+	all, err := target.Programs(w.t)
+	if err != nil {
+		return err
+	}
+	for _, prog := range all {
+		if match(w.p.Func, prog.Name) && (w.p.ProgramID == 0 || w.p.ProgramID == prog.ID) {
+			q := w.p
+			q.ProgramID, q.Func = prog.ID, prog.Name
+			w.add(q)
+		}
+	}
+	return nil
+}
+
 // literalPrefix is what every match of a pattern starts with.
 func literalPrefix(pattern string) string {
 	if i := strings.IndexAny(pattern, "*?["); i >= 0 {
@@ -313,7 +332,15 @@ func (w *walker) noFunction() error {
 		return e
 	}
 	e := notFound(FieldFunc, "there is no kernel function %q on %s", p.Func, w.t.Name())
-	if types, err := w.t.Types(); err == nil {
+	if all, err := w.t.Functions(); err == nil {
+		e.Nearest = source.Nearest(p.Func, func(yield func(string) bool) {
+			for _, f := range all {
+				if !yield(f.Name) {
+					return
+				}
+			}
+		})
+	} else if types, err := w.t.Types(); err == nil {
 		e.Nearest = source.Nearest(p.Func, func(yield func(string) bool) {
 			for f := range types.Names(typeindex.KindFunc, "") {
 				if !yield(f.Name) {
@@ -321,6 +348,9 @@ func (w *walker) noFunction() error {
 				}
 			}
 		})
+	}
+	if e.Nearest == "" {
+		e.Hint = "a function of the kernel's source is not there either where the compiler inlined it into its callers, or where the kernel's release does not have it"
 	}
 	return e
 }

@@ -556,31 +556,20 @@ func programTarget(id uint32, function string) (btf.TypeID, int, func(), error) 
 func programByFunc(name string) (uint32, error) {
 	var found []uint32
 	kernelName := objName(name)
-	for id := ebpf.ProgramID(0); ; {
-		next, err := ebpf.ProgramGetNextID(id)
-		if errors.Is(err, os.ErrNotExist) {
-			break
-		}
-		if err != nil {
-			return 0, fmt.Errorf("the kernel's programs cannot be listed: %w", refusedOr(err, "listing them"))
-		}
-		id = next
-		prog, err := ebpf.NewProgramFromID(id)
-		if err != nil {
-			continue // gone, or not ours to see
-		}
+	err := eachProgram(func(id ebpf.ProgramID, prog *ebpf.Program) {
 		var info progInfo
-		err = objInfo(prog.FD(), &info)
-		prog.Close()
-		if err == nil && info.name == kernelName {
+		if objInfo(prog.FD(), &info) == nil && info.name == kernelName {
 			found = append(found, uint32(id))
 		}
+	})
+	if err != nil {
+		return 0, err
 	}
 	switch len(found) {
 	case 0:
-		return 0, fmt.Errorf("there is no BPF program called %q: %w", name, target.ErrNotFound)
+		return 0, fmt.Errorf("there is no BPF program called %q (skep list 'fentry:bpf:*' names those there are): %w", name, target.ErrNotFound)
 	case 1:
 		return found[0], nil
 	}
-	return 0, fmt.Errorf("there are %d BPF programs called %q: name one by its number", len(found), name)
+	return 0, fmt.Errorf("there are %d BPF programs called %q: name one by its number, as in fentry:bpf:%d:%s", len(found), name, found[0], name)
 }

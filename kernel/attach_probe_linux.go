@@ -496,10 +496,24 @@ func (l *loaded) kprobeError(p *program, pt hook.Point, err error) error {
 		return fmt.Errorf("%s is in the middle of an instruction: %w", where, named(err))
 	case errors.Is(err, unix.EINVAL) && pt.Offset != 0:
 		return fmt.Errorf("%s cannot be probed: it is outside of the function, or the kernel keeps it from probes: %w", where, named(err))
+	case errors.Is(err, unix.EINVAL) && !pt.HasAddress && notrace(pt.Func):
+		// within_notrace_func (kernel/trace/trace_kprobe.c)
+		return fmt.Errorf("%s cannot be probed: it is a function of this kernel, but none of those that can be traced (available_filter_functions of tracefs): functions marked notrace are not, and all that are declared inline are so marked, also where the compiler did not inline them; probe what calls it, or a tracepoint (skep list tells): %w", where, named(err))
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("%s cannot be probed: the kernel keeps it from probes (/sys/kernel/debug/kprobes/blacklist has them), or it is no code: %w", where, named(err))
 	}
 	return fmt.Errorf("attaching failed: %w", attachRefused(err, p))
+}
+
+// notrace reports whether the kernel lists the functions that can be traced
+// without this one.
+func notrace(name string) bool {
+	t, err := Target()
+	if err != nil {
+		return false
+	}
+	all, err := t.Functions()
+	return err == nil && !slices.ContainsFunc(all, func(f target.Function) bool { return f.Name == name })
 }
 
 // A userPlace is a place in a file.

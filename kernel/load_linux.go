@@ -97,6 +97,12 @@ type variant struct {
 
 var errNoTypes = errors.New("the kernel has no type information")
 
+// noTypes is errNoTypes with a cause that says so itself, and what it takes.
+type noTypes struct{ cause error }
+
+func (e *noTypes) Error() string   { return e.cause.Error() }
+func (e *noTypes) Unwrap() []error { return []error{errNoTypes, e.cause} }
+
 func (kernelMachine) Load(ctx context.Context, elf []byte, o machine.LoadOptions) (machine.Loaded, error) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		return nil, errors.New("programs are loaded by 64-bit machines alone")
@@ -137,7 +143,7 @@ func kernelTypes() (*typeindex.Types, error) {
 	}
 	types, err := t.Types()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoTypes, err)
+		return nil, &noTypes{err}
 	}
 	return types, nil
 }

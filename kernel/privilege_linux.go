@@ -114,6 +114,8 @@ func refused(what string, err error, n needs) error {
 		e.Why = "run as root, or give it (setcap, or AmbientCapabilities of systemd); kernel.unprivileged_bpf_disabled keeps others out"
 	case e.Missing != "":
 		e.Why = "run as root, or give it (setcap, or AmbientCapabilities of systemd)"
+	case inUserNamespace() && n.perf:
+		e.Why = "in a user namespace only raw tracepoints, fentry, fexit and iterators can be attached, with a BPF token (--token); what takes a perf event (tracepoints with fields, kprobes, uprobes, profile) has to run outside of it"
 	case inUserNamespace():
 		e.Why = "the capabilities of a user namespace do not count here: ask whoever runs it for a BPF token (--token), or run outside of it"
 	case lockedDown("confidentiality"):

@@ -37,12 +37,19 @@ func probe(name target.FeatureName) target.Feature {
 	switch {
 	case err == nil:
 		f.Have, f.Known = true, true
+	case typedHooks[name] && errors.Is(exists(btfDir+"/vmlinux")(), errAbsent):
+		f.Known = true
+		f.Why = "it takes the kernel's types (" + btfDir + "/vmlinux, CONFIG_DEBUG_INFO_BTF=y), which are missing"
 	case errors.Is(err, errAbsent), errors.Is(err, ebpf.ErrNotSupported):
 		f.Known, f.Why = true, why(err)
 	case errors.Is(err, fs.ErrPermission):
-		missing := "the kernel refused to answer, although this is root: the system is locked down or this is a container"
-		if os.Geteuid() != 0 {
-			missing = "asking the kernel needs root, or CAP_BPF and CAP_PERFMON"
+		missing := "the kernel refused to answer, although this process has the capabilities: the system is locked down or this is a container"
+		if caps := missingCaps(needs{bpf: true, perfmon: true}); caps != "" {
+			missing = "asking the kernel takes " + caps + ", which this process lacks"
+		} else if caps := missingCaps(needs{admin: true}); caps != "" {
+			missing = "asking the kernel takes " + caps + ", which this process lacks"
+		} else if inUserNamespace() {
+			missing = "the kernel does not answer in a user namespace"
 		}
 		facts, factsErr := live{}.Facts()
 		if factsErr != nil {
@@ -52,9 +59,14 @@ func probe(name target.FeatureName) target.Feature {
 		return name.Guess(facts.Release, missing)
 	default:
 		// The kernel knows what was asked for and refuses it here.
-		f.Known, f.Why = true, why(err)
+		f.Known, f.Refused, f.Why = true, true, why(err)
 	}
 	return f
+}
+
+// typedHooks are the hooks that are attached by the numbers of types.
+var typedHooks = map[target.FeatureName]bool{
+	target.FeatureTypedRawTP: true, target.FeatureFentry: true, target.FeatureLSM: true, target.FeatureIter: true,
 }
 
 // why shortens an error to what people can use.
@@ -75,7 +87,12 @@ type refusal struct {
 	err  error
 }
 
-func (r *refusal) Error() string { return fmt.Sprintf("%s was refused: %v", r.what, r.err) }
+func (r *refusal) Error() string {
+	if errors.Is(r.err, unix.EPERM) && missingCaps(needs{admin: true}) == "" && !inUserNamespace() {
+		return r.what + " of this kind is forbidden here, even to root (EPERM)"
+	}
+	return fmt.Sprintf("%s of this kind was refused: %v", r.what, named(r.err))
+}
 
 var probes map[target.FeatureName]func() error
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -214,6 +215,47 @@ func (c *typeCopier) forward(target btf.Type) btf.Type {
 		return nil
 	}
 	return c.requalify(target, c.intern(&btf.Fwd{Name: name, Kind: kind}))
+}
+
+// copyKfunc copies the type of a kernel function. What its pointers point to
+// keeps its name and kind, but no members: libbpf compares the kinds with the
+// kernel's (bpf_core_types_are_compat), and takes no forward declaration for a
+// struct.
+func (c *typeCopier) copyKfunc(t btf.Type) (btf.Type, error) {
+	fn, ok := t.(*btf.Func)
+	if !ok {
+		return c.copyFull(t, false)
+	}
+	proto, ok := fn.Type.(*btf.FuncProto)
+	if !ok {
+		return c.copyFull(t, false)
+	}
+	part := func(t btf.Type) (btf.Type, error) {
+		if p, ok := underlying(t).(*btf.Pointer); ok {
+			target := underlying(p.Target)
+			fwd, _ := target.(*btf.Fwd)
+			_, isStruct := target.(*btf.Struct)
+			_, isUnion := target.(*btf.Union)
+			switch {
+			case isStruct, fwd != nil && fwd.Kind == btf.FwdStruct:
+				return c.intern(&btf.Pointer{Target: c.intern(&btf.Struct{Name: target.TypeName()})}), nil
+			case isUnion, fwd != nil:
+				return c.intern(&btf.Pointer{Target: c.intern(&btf.Union{Name: target.TypeName()})}), nil
+			}
+		}
+		return c.copyFull(t, true)
+	}
+	n := &btf.FuncProto{Params: slices.Clone(proto.Params)}
+	var err error
+	if n.Return, err = part(proto.Return); err != nil {
+		return nil, err
+	}
+	for i, p := range proto.Params {
+		if n.Params[i].Type, err = part(p.Type); err != nil {
+			return nil, err
+		}
+	}
+	return &btf.Func{Name: fn.Name, Type: c.intern(n), Linkage: fn.Linkage, Tags: fn.Tags, ParamTags: fn.ParamTags}, nil
 }
 
 // requalify puts end below the typedefs and qualifiers of t.

@@ -236,7 +236,11 @@ func (e *writer) addExterns(add func(*btf.Datasec) error) error {
 		size := 0
 		if x.Type != nil {
 			var err error
-			if typ, err = t.copier.copyFull(x.Type, false); err != nil {
+			copied := func(typ btf.Type) (btf.Type, error) { return t.copier.copyFull(typ, false) }
+			if x.Kind == ExternKfunc {
+				copied = t.copier.copyKfunc
+			}
+			if typ, err = copied(x.Type); err != nil {
 				return fmt.Errorf("extern %s: its type: %w", x.Name, err)
 			}
 		}

@@ -10,11 +10,15 @@ import (
 	"github.com/skep-bpf/skep/object"
 )
 
-// How often losses are looked at while the run lasts. To ask for missed runs
-// takes system calls for each program and each link.
+// How often losses are looked at while the run lasts: the longer there is
+// neither a record nor a loss the more seldom, so that a quiet run costs
+// nothing. To ask for missed runs takes system calls for each program and each
+// link.
 const (
-	lossInterval   = time.Second
-	missedInterval = 10 * time.Second
+	lossInterval      = time.Second
+	maxLossInterval   = 8 * time.Second
+	missedInterval    = 10 * time.Second
+	maxMissedInterval = 80 * time.Second
 )
 
 // LossMissed counts runs of programs that the machine itself left out.
@@ -29,9 +33,10 @@ func (r *run) losses(final bool, missed []Lost) error {
 			return nil
 		}
 		r.checked = t
-		if r.LiveLosses && t.Sub(r.asked) >= missedInterval {
+		if r.LiveLosses && t.Sub(r.asked) >= r.missedPause {
 			r.asked = t
 			missed = r.missed()
+			r.missedPause = min(max(2*r.missedPause, missedInterval), maxMissedInterval)
 		}
 	}
 	found, err := r.counted()
@@ -53,6 +58,10 @@ func (r *run) losses(final bool, missed []Lost) error {
 		r.seen[l.Loss] = l.Count
 		if n == 0 {
 			continue
+		}
+		r.lossPause = lossInterval
+		if l.Loss.Kind == LossMissed {
+			r.missedPause = missedInterval
 		}
 		if err := r.Events(Event{Kind: EventLost, Loss: l.Loss, Count: n}); err != nil {
 			return err
@@ -96,10 +105,13 @@ func (r *run) look(next time.Time) (time.Time, error) {
 	if !r.LiveLosses {
 		return next, nil
 	}
-	if err := r.losses(false, nil); err != nil {
-		return next, err
+	if time.Since(r.checked) >= r.lossPause {
+		r.lossPause = min(max(2*r.lossPause, lossInterval), maxLossInterval)
+		if err := r.losses(false, nil); err != nil {
+			return next, err
+		}
 	}
-	if again := r.checked.Add(lossInterval); next.IsZero() || again.Before(next) {
+	if again := r.checked.Add(r.lossPause); next.IsZero() || again.Before(next) {
 		return again, nil
 	}
 	return next, nil

@@ -126,7 +126,11 @@ func (n *names) append(dst []byte, v *Value, esc Escape, indent int) []byte {
 	case object.TypeUsym:
 		// The function that a probe is on is known even after its process.
 		if i := v.index; v.Type.Name == "func" && i < len(n.man.Probes) && n.man.Probes[i].Func != "" {
-			return esc.appendString(dst, n.man.Probes[i].Func)
+			name := n.man.Probes[i].Func
+			if !isOff(n.man.Settings["cpp_demangle"]) {
+				name = symbol.Demangle(name, false)
+			}
+			return esc.appendString(dst, name)
 		}
 		if f := n.usym(v.PID, uint64(v.Int), false); f.Name != "" {
 			return esc.appendString(dst, f.Name)

@@ -96,9 +96,11 @@ type run struct {
 	links   []held
 	seen    map[object.Loss]uint64
 	zeroed  map[string]bool // maps without keys that had a value when they were set to zero
-	checked time.Time       // losses were looked at
-	asked   time.Time       // missed runs were asked for
 	last    machine.Var     // see object.LastRecordVar; nil when there is none
+	// When losses were looked at and missed runs were asked for, and how long to
+	// wait until that is done again.
+	checked, asked         time.Time
+	lossPause, missedPause time.Duration
 	// interrupted is closed when the run is to end.
 	interrupted <-chan struct{}
 	testing     bool // a test runs, and
@@ -626,6 +628,7 @@ func (r *run) loop(ctx context.Context) error {
 			if err := r.record(data); err != nil {
 				return err
 			}
+			r.lossPause = lossInterval
 			if r.wanted.Load() {
 				break
 			}

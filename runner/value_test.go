@@ -262,3 +262,19 @@ func FuzzFormat(f *testing.F) {
 		Strftime(format, time.Unix(0, 0))
 	})
 }
+
+// TestFunc shows the functions that probes are on: demangled, unless the script
+// says otherwise.
+func TestFunc(t *testing.T) {
+	const mangled = "_ZN4deep3Box3putEi"
+	v := Value{Type: &object.Type{Kind: object.TypeUsym, Name: "func"}}
+	for setting, want := range map[string]string{"": "deep::Box::put", "0": mangled, "false": mangled, "1": "deep::Box::put"} {
+		man := &object.Manifest{Probes: []object.Probe{{Func: mangled}}, Settings: map[string]string{}}
+		if setting != "" {
+			man.Settings["cpp_demangle"] = setting
+		}
+		if got := string(newNames(man, binary.LittleEndian, nil).append(nil, &v, nil, 0)); got != want {
+			t.Errorf("cpp_demangle %q: %q, not %q", setting, got, want)
+		}
+	}
+}

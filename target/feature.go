@@ -61,6 +61,8 @@ type Feature struct {
 	// Known is false when the probe could not decide, for want of privilege
 	// for instance; Have is then a guess from the kernel's release.
 	Known bool `json:"known"`
+	// Refused says that the kernel has it and does not let it be used.
+	Refused bool `json:"refused,omitempty"`
 	// Why says in words why Have is false, or could not be known.
 	Why string `json:"why,omitempty"`
 }
@@ -74,55 +76,58 @@ type FeatureInfo struct {
 	Since Release
 	// What it is, for people: completes "the kernel has no ...".
 	What string
+	// Config is the option that the kernel is built with to have it, where one
+	// decides.
+	Config string
 }
 
 // features is sorted by what people ask for first: hooks, then links and
 // cookies, then helpers, then what programs may consist of.
 var features = []FeatureInfo{
-	{FeatureBTF, V(5, 4), "type information (CONFIG_DEBUG_INFO_BTF)"},
-	{FeatureTracepoint, V(4, 7), "programs on tracepoints"},
-	{FeatureRawTracepoint, V(4, 17), "raw tracepoints"},
-	{FeatureTypedRawTP, V(5, 5), "raw tracepoints with typed arguments (tp_btf)"},
-	{FeatureKprobe, V(4, 1), "kprobes (CONFIG_KPROBE_EVENTS)"},
-	{FeatureKprobeMulti, V(5, 18), "links of one kprobe program to many functions"},
-	{FeatureKprobeSession, V(6, 10), "kprobe sessions, one link for entry and return"},
-	{FeatureFentry, V(5, 5), "fentry and fexit"},
-	{FeatureLSM, V(5, 7), "LSM programs (bpf among the security modules)"},
-	{FeatureIter, V(5, 8), "BPF iterators"},
-	{FeatureUprobe, V(4, 3), "uprobes (CONFIG_UPROBE_EVENTS)"},
-	{FeatureUprobeMulti, V(6, 6), "links of one uprobe program to many places"},
-	{FeatureUprobeSession, V(6, 13), "uprobe sessions, one link for entry and return"},
-	{FeatureUSDTSemaphore, V(4, 20), "reference counters of uprobes, which USDT semaphores need"},
-	{FeaturePerfLink, V(5, 15), "links for perf events, kprobes, uprobes and tracepoints"},
-	{FeaturePerfCookie, V(5, 15), "cookies of perf events, kprobes, uprobes and tracepoints"},
-	{FeatureTracingCookie, V(5, 19), "cookies of fentry, fexit and LSM programs"},
-	{FeatureRawTPCookie, V(6, 10), "cookies of raw tracepoints"},
-	{FeatureToken, V(6, 9), "BPF tokens"},
-	{FeatureRunStats, V(5, 1), "run time counters of programs"},
-	{FeatureCompatSyscalls, V(3, 3), "system call tracepoints that 32-bit calls reach too"},
-	{FeatureInitialPIDNS, V(3, 8), "the machine's own PID namespace: skep runs in another one"},
+	{FeatureBTF, V(5, 4), "type information (CONFIG_DEBUG_INFO_BTF)", "CONFIG_DEBUG_INFO_BTF"},
+	{FeatureTracepoint, V(4, 7), "programs on tracepoints", ""},
+	{FeatureRawTracepoint, V(4, 17), "raw tracepoints", ""},
+	{FeatureTypedRawTP, V(5, 5), "raw tracepoints with typed arguments (tp_btf)", ""},
+	{FeatureKprobe, V(4, 1), "kprobes (CONFIG_KPROBE_EVENTS)", "CONFIG_KPROBE_EVENTS"},
+	{FeatureKprobeMulti, V(5, 18), "links of one kprobe program to many functions", "CONFIG_FPROBE"},
+	{FeatureKprobeSession, V(6, 10), "kprobe sessions, one link for entry and return", "CONFIG_FPROBE"},
+	{FeatureFentry, V(5, 5), "fentry and fexit", ""},
+	{FeatureLSM, V(5, 7), "LSM programs (bpf among the security modules)", "CONFIG_BPF_LSM"},
+	{FeatureIter, V(5, 8), "BPF iterators", ""},
+	{FeatureUprobe, V(4, 3), "uprobes (CONFIG_UPROBE_EVENTS)", "CONFIG_UPROBE_EVENTS"},
+	{FeatureUprobeMulti, V(6, 6), "links of one uprobe program to many places", ""},
+	{FeatureUprobeSession, V(6, 13), "uprobe sessions, one link for entry and return", ""},
+	{FeatureUSDTSemaphore, V(4, 20), "reference counters of uprobes, which USDT semaphores need", ""},
+	{FeaturePerfLink, V(5, 15), "links for perf events, kprobes, uprobes and tracepoints", ""},
+	{FeaturePerfCookie, V(5, 15), "cookies of perf events, kprobes, uprobes and tracepoints", ""},
+	{FeatureTracingCookie, V(5, 19), "cookies of fentry, fexit and LSM programs", ""},
+	{FeatureRawTPCookie, V(6, 10), "cookies of raw tracepoints", ""},
+	{FeatureToken, V(6, 9), "BPF tokens", ""},
+	{FeatureRunStats, V(5, 1), "run time counters of programs", ""},
+	{FeatureCompatSyscalls, V(3, 3), "system call tracepoints that 32-bit calls reach too", ""},
+	{FeatureInitialPIDNS, V(3, 8), "the machine's own PID namespace: skep runs in another one", ""},
 
-	{FeatureRingBuf, V(5, 8), "ring buffers (BPF_MAP_TYPE_RINGBUF)"},
-	{FeatureLoop, V(5, 17), "the helper bpf_loop"},
-	{FeatureForEachMapElem, V(5, 13), "the helper bpf_for_each_map_elem"},
-	{FeatureProbeReadKernel, V(5, 5), "the helpers bpf_probe_read_kernel and bpf_probe_read_user"},
-	{FeatureCopyFromUser, V(5, 10), "the helper bpf_copy_from_user"},
-	{FeatureKtimeBoot, V(5, 8), "the helper bpf_ktime_get_boot_ns"},
-	{FeatureKtimeTAI, V(6, 1), "the helper bpf_ktime_get_tai_ns"},
-	{FeatureJiffies, V(5, 5), "the helper bpf_jiffies64"},
-	{FeatureSignal, V(5, 3), "the helper bpf_send_signal"},
-	{FeatureOverride, V(4, 16), "the helper bpf_override_return (CONFIG_BPF_KPROBE_OVERRIDE)"},
-	{FeatureDPath, V(5, 10), "the helper bpf_d_path"},
-	{FeatureSnprintf, V(5, 13), "the helper bpf_snprintf"},
-	{FeatureStrncmp, V(5, 17), "the helper bpf_strncmp"},
-	{FeatureFuncIP, V(5, 15), "the helper bpf_get_func_ip"},
-	{FeatureTaskBTF, V(5, 11), "the helper bpf_get_current_task_btf"},
+	{FeatureRingBuf, V(5, 8), "ring buffers (BPF_MAP_TYPE_RINGBUF)", ""},
+	{FeatureLoop, V(5, 17), "the helper bpf_loop", ""},
+	{FeatureForEachMapElem, V(5, 13), "the helper bpf_for_each_map_elem", ""},
+	{FeatureProbeReadKernel, V(5, 5), "the helpers bpf_probe_read_kernel and bpf_probe_read_user", ""},
+	{FeatureCopyFromUser, V(5, 10), "the helper bpf_copy_from_user", ""},
+	{FeatureKtimeBoot, V(5, 8), "the helper bpf_ktime_get_boot_ns", ""},
+	{FeatureKtimeTAI, V(6, 1), "the helper bpf_ktime_get_tai_ns", ""},
+	{FeatureJiffies, V(5, 5), "the helper bpf_jiffies64", ""},
+	{FeatureSignal, V(5, 3), "the helper bpf_send_signal", ""},
+	{FeatureOverride, V(4, 16), "the helper bpf_override_return (CONFIG_BPF_KPROBE_OVERRIDE)", "CONFIG_BPF_KPROBE_OVERRIDE"},
+	{FeatureDPath, V(5, 10), "the helper bpf_d_path", ""},
+	{FeatureSnprintf, V(5, 13), "the helper bpf_snprintf", ""},
+	{FeatureStrncmp, V(5, 17), "the helper bpf_strncmp", ""},
+	{FeatureFuncIP, V(5, 15), "the helper bpf_get_func_ip", ""},
+	{FeatureTaskBTF, V(5, 11), "the helper bpf_get_current_task_btf", ""},
 
-	{FeatureLargePrograms, V(5, 2), "programs of more than 4,096 instructions"},
-	{FeatureBoundedLoops, V(5, 3), "bounded loops"},
-	{FeatureAtomics, V(5, 12), "atomic instructions beyond add"},
-	{FeatureV3ISA, V(5, 1), "instructions of cpu v3 (32-bit jumps)"},
-	{FeatureV4ISA, V(6, 6), "instructions of cpu v4 (signed division and loads, long jumps)"},
+	{FeatureLargePrograms, V(5, 2), "programs of more than 4,096 instructions", ""},
+	{FeatureBoundedLoops, V(5, 3), "bounded loops", ""},
+	{FeatureAtomics, V(5, 12), "atomic instructions beyond add", ""},
+	{FeatureV3ISA, V(5, 1), "instructions of cpu v3 (32-bit jumps)", ""},
+	{FeatureV4ISA, V(6, 6), "instructions of cpu v4 (signed division and loads, long jumps)", ""},
 }
 
 // Features iterates over all features that skep knows, hooks first.
@@ -155,6 +160,9 @@ func (f Feature) Err() error {
 	info, ok := f.Name.Info()
 	if !ok {
 		return fmt.Errorf("there is no feature called %q", f.Name)
+	}
+	if f.Known && f.Why != "" {
+		return fmt.Errorf("%s cannot be used here: %s (in Linux since %s)", info.What, f.Why, info.Since)
 	}
 	why := ""
 	if f.Why != "" {

@@ -384,7 +384,9 @@ func (v *verifier) walk(t btf.Type, at, off, size int) (walked, *Error) {
 			members, length = s.Members, int(s.Size)
 		case *btf.Union:
 			members, length = s.Members, int(s.Size)
-			f |= untrusted
+			if len(members) != 1 { // as __bpf_md_ptr has it
+				f |= untrusted
+			}
 		}
 		if off+size > length {
 			// A flexible array at the end may be read.
@@ -686,4 +688,41 @@ func (v *verifier) loadKsym(op isa.Instruction, dst *reg) *Error {
 		*dst = pointer(ptrMem, rdonly, uint32(size))
 	}
 	return nil
+}
+
+// mapStructs are the kernel's structures of maps, by type; that of most is
+// bpf_array.
+var mapStructs = map[abi.MapType]string{
+	abi.MapHash: "bpf_htab", abi.MapPercpuHash: "bpf_htab", abi.MapLRUHash: "bpf_htab", abi.MapLRUPercpuHash: "bpf_htab",
+	abi.MapHashOfMaps: "bpf_htab", abi.MapArray: "bpf_array", abi.MapPercpuArray: "bpf_array", abi.MapArrayOfMaps: "bpf_array",
+	abi.MapProgArray: "bpf_array", abi.MapPerfEventArray: "bpf_array", abi.MapCgroupArray: "bpf_array", abi.MapLPMTrie: "lpm_trie",
+	abi.MapRingbuf: "bpf_ringbuf_map", abi.MapUserRingbuf: "bpf_ringbuf_map", abi.MapQueue: "bpf_queue_stack",
+	abi.MapStack: "bpf_queue_stack", abi.MapBloomFilter: "bpf_bloom_filter", abi.MapStackTrace: "bpf_stack_map",
+}
+
+// mapStructAccess checks a read of a map's own structure in the kernel
+// (check_ptr_to_map_access).
+func (v *verifier) mapStructAccess(p *reg, at, off, size int, write bool) (reg, *Error) {
+	unknown := scalarReg(domain.Unknown)
+	m := v.maps[p.obj]
+	name, ok := mapStructs[m.Type]
+	switch {
+	case !ok:
+		return unknown, v.unsupported("reading the structure of a map of type %s", m.Type)
+	case !v.cfg.Caps.perfmon():
+		return unknown, v.fail("object-needs-cap", at, "reading the structure of a map needs CAP_PERFMON")
+	case off < 0:
+		return unknown, v.fail("object-out-of-bounds", at, "offset %d of struct %s", off, name)
+	case write:
+		return unknown, v.fail("object-read-only", at, "struct %s, which map %s is for the kernel, can be read only", name, m.Name)
+	}
+	t, err := v.kernelType(name)
+	if err != nil {
+		return unknown, err
+	}
+	w, err := v.walk(v.types.list[t], at, off, size)
+	if err != nil || w.to == nil {
+		return unknown, err
+	}
+	return pointer(ptrBTF, w.flags&^(trusted|rcu), v.typeIndex(w.to)), nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -339,12 +340,15 @@ func kernelTypes(t testing.TB) *btf.Spec {
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
 		return nil
 	}
-	types, err := btf.LoadKernelSpec()
+	types, err := kernelSpec()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return types
 }
+
+// kernelSpec loads the kernel's types once: each load copies them.
+var kernelSpec = sync.OnceValues(btf.LoadKernelSpec)
 
 // corpus reads all programs of testdata.
 func corpus(t testing.TB) []*corpusCase {

@@ -20,9 +20,9 @@ func (v *verifier) explore() *Error {
 			return v.fail("falls-through", -1, "the path leads past the program's end")
 		}
 		v.processed++
-		if v.processed > maxInsns {
+		if v.processed > v.cfg.limit {
 			v.insn = v.prev
-			return v.fail("too-complex", -1, "more than %d instructions were processed", maxInsns)
+			return v.fail("too-complex", -1, "more than %d instructions were processed", v.cfg.limit)
 		}
 		v.st.last = int32(v.prev)
 		if v.cfg.Trace != nil {

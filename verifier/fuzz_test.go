@@ -2,11 +2,63 @@ package verifier
 
 import (
 	"encoding/binary"
+	"io"
 	"testing"
+
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/isa"
+	"github.com/skep-bpf/skep/object"
 )
+
+// FuzzObject feeds the verifier objects of any bytes: programs that can be read
+// come to a verdict, on all kernels.
+func FuzzObject(f *testing.F) {
+	o := &object.Object{License: "GPL", Arch: "amd64"}
+	m := &object.Map{Name: "m", Type: uint32(abi.MapArray), KeySize: 4, ValueSize: 64, MaxEntries: 1}
+	o.Maps = append(o.Maps, m)
+	o.Funcs = append(o.Funcs, &object.Func{
+		Name: "prog", Section: "xdp", Global: true,
+		Type: &btf.Func{Name: "prog", Linkage: btf.GlobalFunc, Type: &btf.FuncProto{
+			Return: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed},
+			Params: []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: &btf.Void{}}}},
+		}},
+		Insns: []isa.Instruction{
+			isa.StoreImm(isa.Word, 10, -4, 0), isa.Mov64(2, 10), isa.ALU64Imm(isa.Add, 2, -4), isa.LoadMapFD(1, 0), isa.Call(helperMapLookup),
+			isa.JumpIfImm(isa.Eq, 0, 0, 1), isa.LoadMem(isa.Double, 0, 0, 8), isa.Mov64Imm(0, 2), isa.Exit(),
+		},
+		Relocs: []object.Reloc{{Insn: 3, Kind: object.RelocMap, Symbol: m}},
+	})
+	data, err := o.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		o, err := object.Unmarshal(data)
+		if err != nil {
+			return
+		}
+		programs, err := Programs(o, nil)
+		if err != nil {
+			return
+		}
+		for _, p := range programs {
+			for _, kernel := range []abi.Version{abi.Linux6_1, abi.Linux6_12, abi.Linux6_18} {
+				r := Verify(p, Config{Kernel: kernel, Caps: Caps(len(data) % 3), limit: 20_000})
+				if (r.Verdict == Accepted) != (r.Err == nil) {
+					t.Fatalf("%s: %v with the error %v", p.Name, r.Verdict, r.Err)
+				}
+				if r.Err != nil {
+					if err := Render(io.Discard, p, r.Err); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	})
+}
 
 // FuzzVerify feeds the verifier instructions of any bytes: it must come to a
 // verdict.
@@ -37,7 +89,8 @@ func FuzzVerify(f *testing.F) {
 		}
 		p := &Program{Name: "fuzz", Type: abi.ProgType(typ), License: "GPL", Insns: insns, Maps: append([]*Map(nil), maps...)}
 		addFuncs(p)
-		r := Verify(p, Config{Caps: Caps(caps % 3)})
+		kernel := []abi.Version{abi.Linux6_18, abi.Linux6_12, abi.Linux6_1}[caps/3%3]
+		r := Verify(p, Config{Kernel: kernel, Caps: Caps(caps % 3), limit: 50_000})
 		if (r.Verdict == Accepted) != (r.Err == nil) {
 			t.Fatalf("%v with the error %v", r.Verdict, r.Err)
 		}

@@ -37,7 +37,9 @@ func TestGenerated(t *testing.T) {
 // judgeGenerated holds our verdicts about n generated programs against the
 // kernel's.
 func judgeGenerated(t *testing.T, o *kernelOracle, caps Caps, first, n uint64) {
-	cfg := configHere(t, caps)
+	cfg := configHere(t, o, caps)
+	cfg.limit = o.most
+	cfg.Types = kernelTypes(t)
 	counts := map[difference]int{}
 	accepted, long := 0, uint64(0)
 	categories, messages := map[Category]int{}, map[string]int{}
@@ -59,7 +61,7 @@ func judgeGenerated(t *testing.T, o *kernelOracle, caps Caps, first, n uint64) {
 			accepted++
 		} else {
 			categories[a.category]++
-			messages[a.pattern]++
+			messages[a.message()]++
 		}
 		d := compare(r, a)
 		counts[d]++

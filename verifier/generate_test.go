@@ -56,7 +56,7 @@ var genTypesAlone = []abi.ProgType{abi.ProgSocketFilter, abi.ProgCgroupSkb}
 // generate makes the program of a seed, of a type that cfg lets load.
 func generate(seed uint64, cfg Config) *Program {
 	r := rand.New(rand.NewPCG(seed, 0x5eed))
-	g := &generator{r: r, budget: 6 + r.IntN(30), fault: 12 + r.IntN(120)}
+	g := &generator{r: r, budget: 6 + r.IntN(30), fault: 100 + r.IntN(600)}
 	types := genTypes
 	if cfg.Caps != CapsAll {
 		types = genTypesAlone
@@ -66,6 +66,7 @@ func generate(seed uint64, cfg Config) *Program {
 		{Name: "hash", Type: abi.MapHash, KeySize: 8, ValueSize: 24, MaxEntries: 4},
 		{Name: "ring", Type: abi.MapRingbuf, MaxEntries: 4096},
 		{Name: "data", Type: abi.MapArray, KeySize: 4, ValueSize: 32, MaxEntries: 1},
+		{Name: "locked", Type: abi.MapArray, KeySize: 4, ValueSize: 32, MaxEntries: 1, Value: specialValue("lock", 32)},
 	}}
 	if g.p.Type == abi.ProgCgroupSkb {
 		g.p.Attach = abi.AttachCgroupInetIngress
@@ -73,8 +74,16 @@ func generate(seed uint64, cfg Config) *Program {
 	g.kinds[1] = genContext
 	g.emit(isa.Mov64(6, 1))
 	g.kinds[6] = genContext
+	mistakeAt := -1000
+	if r.IntN(100) < 48 {
+		mistakeAt = r.IntN(g.budget + 1)
+	}
 	for g.budget > 0 {
 		g.step(2)
+		if g.budget <= mistakeAt {
+			g.mistake()
+			mistakeAt = -1000
+		}
 	}
 	g.finish()
 	return g.p
@@ -153,8 +162,10 @@ func (g *generator) step(depth int) {
 		g.stack()
 	case n < 12:
 		g.lookup()
-	case n < 15:
+	case n < 14:
 		g.memory()
+	case n == 14:
+		g.bound()
 	case n == 15:
 		g.packet()
 	case n == 16:

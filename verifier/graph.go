@@ -65,7 +65,10 @@ func (v *verifier) rootArgument(c *kfuncCall, r *reg, at int, k fieldKind) *Erro
 	}
 	off := int64(r.off) + int64(r.Bits.Value)
 	f := fieldExactly(v.fieldsAt(r), off, k)
-	if f == nil || f.to == nil {
+	if f != nil && f.to == nil {
+		return v.unsupported("a %s of whose contents nothing is known", k)
+	}
+	if f == nil {
 		return v.fail("graph-field", at, "there is no %s at offset %d of what r%d points to", k, off, at)
 	}
 	held := false

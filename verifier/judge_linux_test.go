@@ -2,12 +2,14 @@ package verifier
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-bpf/skep/abi"
+	"github.com/skep-bpf/skep/isa"
 )
 
 // runningKernel is the release whose rules this machine's kernel has.
@@ -25,18 +27,43 @@ func runningKernel(t testing.TB) abi.Version {
 }
 
 // configHere is the configuration for this machine's kernel.
-func configHere(t testing.TB, caps Caps) Config {
+func configHere(t testing.TB, o *kernelOracle, caps Caps) Config {
 	t.Helper()
-	cpus, err := ebpf.PossibleCPU()
+	return Config{Kernel: runningKernel(t), Caps: caps, CPUs: o.processors(t)}
+}
+
+// processors is how many processors the kernel was built or booted for, which
+// can be more than are possible: what bpf_get_smp_processor_id may return, as
+// the kernel logs it.
+func (o *kernelOracle) processors(t testing.TB) int {
+	t.Helper()
+	if o.cpus > 0 {
+		return o.cpus
+	}
+	p := &Program{Name: "processors", Type: abi.ProgSocketFilter, License: "GPL", Insns: []isa.Instruction{isa.Call(8), isa.Exit()}}
+	level := o.logLevel
+	o.logLevel = 2
+	a, err := o.load(p, CapsAll, 0)
+	o.logLevel = level
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Config{Kernel: runningKernel(t), Caps: caps, CPUs: cpus}
+	o.cpus = 1 << 20 // where the kernel knows nothing of it
+	if m := maxProcessor.FindStringSubmatch(a.log); m != nil {
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.cpus = n + 1
+	}
+	return o.cpus
 }
 
+var maxProcessor = regexp.MustCompile(`R0(?:_w)?=scalar\([^)]*umax=(?:[su]max32=)*(\d+)`)
+
 // configOf is configHere for a program of the corpus.
-func configOf(t testing.TB, c *corpusCase) Config {
-	cfg := configHere(t, c.caps)
+func configOf(t testing.TB, o *kernelOracle, c *corpusCase) Config {
+	cfg := configHere(t, o, c.caps)
 	if c.needsTypes() {
 		cfg.Types = kernelTypes(t)
 	}

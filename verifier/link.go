@@ -18,7 +18,7 @@ import (
 // from types, the kernel's BTF, which may be nil where nothing depends on it.
 // It fails only where the object cannot be loaded at all.
 func Programs(o *object.Object, types *btf.Spec) ([]*Program, error) {
-	l := &linker{o: o, maps: map[*object.Map]*Map{}, sections: map[string]*section{}}
+	l := &linker{o: o, maps: map[*object.Map]*Map{}, sections: map[string]*section{}, locals: map[uint32]btf.Type{}}
 	if err := l.layout(); err != nil {
 		return nil, err
 	}
@@ -45,6 +45,8 @@ type linker struct {
 	sections map[string]*section
 	// fixed are instructions as CO-RE has them on the target.
 	fixed map[site]isa.Instruction
+	// locals are the types of the object that instructions, lists and trees name.
+	locals map[uint32]btf.Type
 }
 
 // A site is an instruction of a function.
@@ -80,6 +82,16 @@ func (l *linker) layout() error {
 		size := v.Size()
 		s.offs[v] = off
 		s.m.ValueSize = off + uint32(size)
+		if v.Type != nil {
+			// What the kernel is told of them: where locks and timers are.
+			sec, ok := s.m.Value.(*btf.Datasec)
+			if !ok {
+				sec = &btf.Datasec{Name: v.Section}
+				s.m.Value = sec
+			}
+			sec.Size = s.m.ValueSize
+			sec.Vars = append(sec.Vars, btf.VarSecinfo{Type: &btf.Var{Name: v.Name, Type: v.Type}, Offset: off, Size: uint32(size)})
+		}
 		if s.m.Flags&mapReadOnlyProg != 0 {
 			s.m.Contents = append(s.m.Contents, make([]byte, int(off)-len(s.m.Contents))...)
 			s.m.Contents = append(s.m.Contents, v.Init...)
@@ -137,6 +149,18 @@ func (l *linker) bare() *object.Object {
 	return o
 }
 
+// addLocal gives a type of the object an id, by which instructions name it.
+func (l *linker) addLocal(t btf.Type) (btf.TypeID, error) {
+	for id, have := range l.locals {
+		if have == t {
+			return btf.TypeID(id), nil
+		}
+	}
+	id := uint32(len(l.locals) + 1)
+	l.locals[id] = t
+	return btf.TypeID(id), nil
+}
+
 func (l *linker) relocateProgram(p *ebpf.ProgramSpec, types *btf.Spec) error {
 	var relos []*btf.CORERelocation
 	var sites []site
@@ -155,11 +179,7 @@ func (l *linker) relocateProgram(p *ebpf.ProgramSpec, types *btf.Spec) error {
 	if len(relos) == 0 {
 		return nil
 	}
-	b, err := btf.NewBuilder(nil, nil)
-	if err != nil {
-		return err
-	}
-	fixups, err := btf.CORERelocate(relos, []*btf.Spec{types}, l.o.ByteOrder(), b.Add)
+	fixups, err := btf.CORERelocate(relos, []*btf.Spec{types}, l.o.ByteOrder(), l.addLocal)
 	if err != nil {
 		return err
 	}
@@ -193,7 +213,7 @@ func (l *linker) insn(s site) (isa.Instruction, bool) {
 
 // program links one program.
 func (l *linker) program(entry *object.Func) (*Program, error) {
-	p := &Program{Name: entry.Name, License: l.o.License}
+	p := &Program{Name: entry.Name, License: l.o.License, Locals: l.locals}
 	if s, extras, ok := abi.ParseSection(entry.Section); ok {
 		p.Type, p.Attach, p.Sleepable = s.ProgType, s.AttachType, s.Sleepable
 		p.AttachTo = extras

@@ -291,7 +291,7 @@ func (v *verifier) memAccess(p *reg, at, off, size int, write bool, val *reg, va
 		if p.has(maybeNull) {
 			return v.invalidAccess(p, at)
 		}
-		return v.unsupported("reading the fields of a map structure")
+		got, err = v.mapStructAccess(p, at, int(off64), size, write)
 	case ptrBuf:
 		if p.has(maybeNull) {
 			return v.invalidAccess(p, at)

@@ -31,7 +31,7 @@ var kernelMessages = []kernelMessage{
 	msg(`must be a known constant|is not a const$`, CatArgument),
 	{re: regexp.MustCompile(`memory, len pair leads to`), category: CatArgument, weak: true},
 	msg(`expected an (un)?initialized iter|expected an uninitialized iter`, CatObject),
-	msg(`only read is supported`, CatReadOnly),
+	msg(`only read (from .* )?is supported`, CatReadOnly),
 	msg(`access beyond (struct|union|the end of)|invalid variable offset: off|invalid negative access: off|Cannot access kernel .* from non-GPL|access beyond the end of member|cannot access ptr member`, CatKernelObject),
 	msg(`Cannot access kernel .* CAP_PERFMON|access is allowed only to CAP_PERFMON`, CatCapability),
 	msg(`expected pointer to (allocated object|map value or allocated)|allocated object must be referenced|neither owning or non-owning|with bpf_refcount field|expected for bpf_.*obj_drop|must be non-owning ref|not allowed in rbtree cb`, CatArgument),

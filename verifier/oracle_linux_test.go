@@ -61,6 +61,7 @@ type kernelOracle struct {
 	logBuf []byte
 	// logLevel is what is asked for: 1 for instructions, 4 for figures.
 	logLevel uint32
+	cpus     int // see processors
 	// run has accepted socket filters run once, over a packet of zeros.
 	run     bool
 	fds     []int // of maps with types
@@ -187,7 +188,7 @@ func (o *kernelOracle) typedMap(m *Map, types *btf.Handle, p *Program) (int, err
 
 // kernelID returns the id of a thing in the kernel's BTF.
 func (o *kernelOracle) kernelID(name string, t btf.Type) (uint32, error) {
-	types, err := btf.LoadKernelSpec()
+	types, err := kernelSpec()
 	if err != nil {
 		return 0, err
 	}
@@ -351,6 +352,21 @@ func (o *kernelOracle) loadRaw(code []byte, p *Program, types *btf.Handle, infos
 	return a, nil
 }
 
+var logNumbers = regexp.MustCompile(`R\d+|fp-?\d*|-?(0x)?[0-9a-f]*\d[0-9a-f]*|'[^']*'|(map_value|map_ptr|ptr_|pkt|ctx|mem|scalar|inv)\w*`)
+
+// message is what the kernel says was wrong, without the numbers.
+func (a *answer) message() string {
+	lines := strings.Split(strings.TrimSpace(a.log), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		l := lines[i]
+		if l == "" || strings.HasPrefix(l, "verification time") || strings.HasPrefix(l, "stack depth") || strings.HasPrefix(l, "processed ") {
+			continue
+		}
+		return logNumbers.ReplaceAllString(l, "N")
+	}
+	return a.errno.Error()
+}
+
 // testRun runs a program that was loaded, and closes it.
 func testRun(fd int) (uint32, error) {
 	p, err := ebpf.NewProgramFromFD(fd)
@@ -448,7 +464,7 @@ func TestCorpusKernel(t *testing.T) {
 		}
 		if c.open && *update && !a.accepted && a.category != "" && (a.category == c.category || c.category == "?") {
 			c.category, c.insn = a.category, a.insn
-			if e := Verify(c.program, configOf(t, c)).Err; a.insn < 0 && e != nil {
+			if e := Verify(c.program, configOf(t, o, c)).Err; a.insn < 0 && e != nil {
 				c.insn = e.Insn // the kernel does not say where
 			}
 			fillIn(t, c, c.category, c.insn)

@@ -52,6 +52,8 @@ type Config struct {
 	Trace *Trace
 	// Arch is the machine's architecture as GOARCH has it; empty is amd64.
 	Arch string
+	// limit is how many instructions are processed; 0 is the kernel's limit.
+	limit int
 }
 
 // A Program is what one BPF_PROG_LOAD would be given.

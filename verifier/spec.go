@@ -141,7 +141,9 @@ func (l *specLinker) instruction(p *Program, in *asm.Instruction, next int, symb
 		if one.OpCode.Class() == asm.Jump32Class && one.OpCode.JumpOp() == asm.Ja {
 			one.Constant = int64(at - next)
 		} else {
-			one.Offset = int16(at - next)
+			if one.Offset = int16(at - next); int(one.Offset) != at-next {
+				return isa.Instruction{}, fmt.Errorf("label %s is %d slots away, which no jump reaches", ref, at-next)
+			}
 		}
 	}
 	return object.FromAsm(one)

@@ -73,6 +73,9 @@ func Verify(p *Program, c Config) *Result {
 	if c.Kernel == 0 {
 		c.Kernel = abi.Linux6_18
 	}
+	if c.limit == 0 {
+		c.limit = maxInsns
+	}
 	v := &verifier{cfg: c, rules: c.rules(), prog: p, maps: p.Maps, insn: -1}
 	r := &Result{}
 	if err := v.run(); err != nil {

@@ -221,6 +221,42 @@ func dynptrClone(r *run) uint64 {
 	return 0
 }
 
+// dynptrCopy is bpf_dynptr_copy; the two may overlap.
+func dynptrCopy(r *run) uint64 {
+	dst, src := r.dynptr(1), r.dynptr(3)
+	if dst.readOnly {
+		return EINVAL.result()
+	}
+	n := uint32(r.arg(5))
+	from, e := r.view(src, uint32(r.arg(4)), n)
+	to, e2 := r.view(dst, uint32(r.arg(2)), n)
+	if e2 != 0 {
+		e = e2
+	}
+	if e != 0 {
+		return e.result()
+	}
+	r.charge(int(n) / 64)
+	copy(to, from)
+	return 0
+}
+
+func dynptrSet(r *run) uint64 {
+	d := r.dynptr(1)
+	if d.readOnly {
+		return EINVAL.result()
+	}
+	b, e := r.view(d, uint32(r.arg(2)), uint32(r.arg(3)))
+	if e != 0 {
+		return e.result()
+	}
+	r.charge(len(b) / 64)
+	for i := range b {
+		b[i] = byte(r.arg(4))
+	}
+	return 0
+}
+
 // numIters are the number iterators of a run (struct bpf_iter_num), by address.
 type numIters map[uint32]*numIter
 
@@ -277,7 +313,7 @@ func init() {
 	for name, f := range map[string]helperFunc{
 		"bpf_dynptr_from_skb": dynptrFromPacket, "bpf_dynptr_from_xdp": dynptrFromPacket,
 		"bpf_dynptr_slice": dynptrSlice(false), "bpf_dynptr_slice_rdwr": dynptrSlice(true),
-		"bpf_dynptr_adjust": dynptrAdjust, "bpf_dynptr_clone": dynptrClone,
+		"bpf_dynptr_adjust": dynptrAdjust, "bpf_dynptr_clone": dynptrClone, "bpf_dynptr_copy": dynptrCopy, "bpf_dynptr_memset": dynptrSet,
 		"bpf_dynptr_size": func(r *run) uint64 {
 			if d := r.dynptr(1); d.kind != dynNull {
 				return uint64(d.n)
@@ -288,6 +324,8 @@ func init() {
 		"bpf_dynptr_is_rdonly": func(r *run) uint64 { return truth(r.dynptr(1).readOnly) },
 		"bpf_iter_num_new":     iterNumNew, "bpf_iter_num_next": iterNumNext, "bpf_iter_num_destroy": iterNumDestroy,
 		"bpf_rcu_read_lock": func(*run) uint64 { return 0 }, "bpf_rcu_read_unlock": func(*run) uint64 { return 0 },
+		"bpf_cast_to_kern_ctx": func(r *run) uint64 { return r.arg(1) }, "bpf_rdonly_cast": func(r *run) uint64 { return r.arg(1) },
+		"bpf_local_irq_save": func(*run) uint64 { return 0 }, "bpf_local_irq_restore": func(*run) uint64 { return 0 },
 		"bpf_preempt_disable": func(*run) uint64 { return 0 }, "bpf_preempt_enable": func(*run) uint64 { return 0 },
 	} {
 		kfuncs[name] = f

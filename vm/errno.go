@@ -15,26 +15,27 @@ type Errno int
 
 // The numbers that maps and helpers give.
 const (
-	EPERM      Errno = 1
-	ENOENT     Errno = 2
-	EINTR      Errno = 4
-	E2BIG      Errno = 7
-	EAGAIN     Errno = 11
-	ENOMEM     Errno = 12
-	EACCES     Errno = 13
-	EFAULT     Errno = 14
-	EBUSY      Errno = 16
-	EEXIST     Errno = 17
-	ENODEV     Errno = 19
-	EINVAL     Errno = 22
-	ENOSPC     Errno = 28
-	ERANGE     Errno = 34
-	EDEADLK    Errno = 35
-	ENODATA    Errno = 61
-	EPROTO     Errno = 71
-	EMSGSIZE   Errno = 90
-	EOPNOTSUPP Errno = 95
-	ENOTSUPP   Errno = 524 // the kernel's own, which user space should not see and does
+	EPERM        Errno = 1
+	ENOENT       Errno = 2
+	EINTR        Errno = 4
+	E2BIG        Errno = 7
+	EAGAIN       Errno = 11
+	ENOMEM       Errno = 12
+	EACCES       Errno = 13
+	EFAULT       Errno = 14
+	EBUSY        Errno = 16
+	EEXIST       Errno = 17
+	ENODEV       Errno = 19
+	EINVAL       Errno = 22
+	ENOSPC       Errno = 28
+	ERANGE       Errno = 34
+	EDEADLK      Errno = 35
+	ENODATA      Errno = 61
+	EPROTO       Errno = 71
+	EMSGSIZE     Errno = 90
+	EOPNOTSUPP   Errno = 95
+	EAFNOSUPPORT Errno = 97
+	ENOTSUPP     Errno = 524 // the kernel's own, which user space should not see and does
 )
 
 // Error returns the C library's text and the number's name.

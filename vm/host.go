@@ -31,6 +31,26 @@ type Host struct {
 	Stack func(user bool) []uint64
 	// Cookie is bpf_get_attach_cookie.
 	Cookie func() uint64
+	// LookupRoute is bpf_fib_lookup: it gets the program's struct bpf_fib_lookup, 64
+	// bytes which it fills in, and BPF_FIB_LOOKUP_* flags, and returns
+	// BPF_FIB_LKUP_RET_*, or an Errno negative. nil knows no route
+	// (BPF_FIB_LKUP_RET_NOT_FWDED).
+	LookupRoute func(params []byte, flags uint32) int
+	// LookupSocket is bpf_sk_lookup_tcp and its like; nil for none.
+	LookupSocket func(q SocketQuery) *Socket
+	// Socket is the one that a packet belongs to, or nil: bpf_get_socket_cookie
+	// and bpf_get_socket_uid tell of it.
+	Socket func() *Socket
+	// NetnsCookie is bpf_get_netns_cookie; 0 is 1, as that of the first namespace.
+	NetnsCookie uint64
+	// MTU is that of a network device, by its number, or 0 where there is none; 0
+	// stands for the packet's. Where it is nil, all have 1500.
+	MTU func(ifindex uint32) uint32
+	// Signal is bpf_send_signal, to the process or to its thread. An Errno is what
+	// the program gets. Where it is nil none may be sent.
+	Signal func(number uint32, thread bool) error
+	// Sysctl is what programs of type cgroup_sysctl decide about.
+	Sysctl func() *Sysctl
 	// AfterFunc calls f once d has passed, unless what it returns is called
 	// before; programs' timers are made with it. nil is time.AfterFunc.
 	AfterFunc func(d time.Duration, f func()) (stop func() bool)
@@ -42,6 +62,12 @@ type Process struct {
 	UID, GID  uint32
 	Comm      string
 	CgroupID  uint64
+	// Ancestors are the control groups above that, the root first.
+	Ancestors []uint64
+	// PIDNamespace and PIDNamespaceDev are the inode and the device of the
+	// namespace that PID and TGID are numbers of, for
+	// bpf_get_ns_current_pid_tgid.
+	PIDNamespace, PIDNamespaceDev uint64
 	// Task is the address of the task's structure, for bpf_get_current_task and
 	// what the host knows by it.
 	Task uint64
@@ -85,6 +111,27 @@ func (h Host) filled() Host {
 	}
 	if h.Stack == nil {
 		h.Stack = func(bool) []uint64 { return nil }
+	}
+	if h.LookupRoute == nil {
+		h.LookupRoute = func([]byte, uint32) int { return 4 }
+	}
+	if h.LookupSocket == nil {
+		h.LookupSocket = func(SocketQuery) *Socket { return nil }
+	}
+	if h.Socket == nil {
+		h.Socket = func() *Socket { return nil }
+	}
+	if h.NetnsCookie == 0 {
+		h.NetnsCookie = 1
+	}
+	if h.MTU == nil {
+		h.MTU = func(uint32) uint32 { return 1500 }
+	}
+	if h.Signal == nil {
+		h.Signal = func(uint32, bool) error { return EPERM }
+	}
+	if h.Sysctl == nil {
+		h.Sysctl = func() *Sysctl { return &Sysctl{} }
 	}
 	if h.AfterFunc == nil {
 		h.AfterFunc = func(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }

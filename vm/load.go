@@ -433,10 +433,13 @@ func (l *linker) instruction(p *Program, in *asm.Instruction, symbols map[string
 		if !ok {
 			return out, -1, fmt.Errorf("there is no label %s", ref)
 		}
-		if d := slots[at] - slots[i+1]; one.OpCode.Class() == asm.Jump32Class && one.OpCode.JumpOp() == asm.Ja {
+		d := slots[at] - slots[i+1]
+		if one.OpCode.Class() == asm.Jump32Class && one.OpCode.JumpOp() == asm.Ja {
 			one.Constant = int64(d)
 		} else {
-			one.Offset = int16(d)
+			if one.Offset = int16(d); int(one.Offset) != d {
+				return out, -1, fmt.Errorf("label %s is %d slots away, which no jump reaches: %w", ref, d, EINVAL)
+			}
 		}
 	}
 	out, err = object.FromAsm(one)

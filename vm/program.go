@@ -159,6 +159,8 @@ type Redirect struct {
 	Map   *Map
 	Key   uint32
 	Flags uint64
+	// Socket is what bpf_sk_assign chose.
+	Socket *Socket
 }
 
 // Test runs the program once over a packet, and returns its result and the packet.

@@ -111,8 +111,11 @@ func (l *linker) mapLoad(p *Program, m *Map, in isa.Instruction) (isa.Instructio
 	if in.Src == isa.PseudoMapFD {
 		return isa.LoadImm64(in.Dst, int64(m.handle)), nil
 	}
-	a, ok := m.table.(*arrayTable)
 	offset := uint32(in.High())
+	if t, ok := m.table.(*arenaTable); ok && uint64(offset) < uint64(t.n)*pageSize {
+		return isa.LoadImm64(in.Dst, int64(t.base+offset)), nil
+	}
+	a, ok := m.table.(*arrayTable)
 	if !ok || a.n != 1 || m.PerCPU() || int64(offset) >= int64(m.valueSize) {
 		return in, fmt.Errorf("an address %d bytes into the value of map %s: %w", offset, m, EINVAL)
 	}

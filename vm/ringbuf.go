@@ -364,7 +364,7 @@ func ringQuery(r *run) uint64 {
 
 // own notes what the program has to give back.
 func (r *run) own(addr uint32, end func(submit bool, flags uint64)) {
-	r.owned = append(r.owned, owned{addr, end})
+	r.owned = append(r.owned, owned{addr: addr, end: end})
 }
 
 // disown takes back what stands at an address, or returns nil.

@@ -61,8 +61,9 @@ type run struct {
 
 // An owned thing was handed to the program, which has to give it back.
 type owned struct {
-	addr uint32
-	end  func(submit bool, flags uint64)
+	addr   uint32
+	socket *Socket // if it is one
+	end    func(submit bool, flags uint64)
 }
 
 func newRun(vm *VM, cpu int) (*run, error) {
@@ -189,6 +190,9 @@ func (r *run) exec(ctx context.Context, p *Program, r1, r2 uint64) (uint64, erro
 	return r.state.Regs[0], nil
 }
 
+// unknownPC is RunError.Insn where it is not known.
+const unknownPC = 1<<32 - 1
+
 // finish goes on with a run after its first exit, up to its end.
 func (r *run) finish(ctx context.Context, p *Program) error {
 	r.prog, r.ctx, r.done, r.tailCalls = p, ctx, ctx.Done(), 0
@@ -198,7 +202,7 @@ func (r *run) finish(ctx context.Context, p *Program) error {
 	}
 	if err != nil {
 		r.state.Reset()
-		return &RunError{Program: p.name, Insn: int(r.state.PC), Err: err}
+		return &RunError{Program: p.name, Insn: int(int32(r.state.PC)), Err: err}
 	}
 	return nil
 }
@@ -261,6 +265,7 @@ func (r *run) drive() error {
 			}
 			select {
 			case <-r.done:
+				s.PC = unknownPC
 				return context.Cause(r.ctx)
 			default:
 			}

@@ -37,7 +37,7 @@ func (vm *VM) stepper(step func(*Step) error) func(*engine.State) bool {
 
 // Program returns the program whose instruction it is: another one than was
 // started after a tail call.
-func (s *Step) Program() *Program { return s.r.code() }
+func (s *Step) Program() *Program { return s.r.vm.programOf(s.s.Code) }
 
 // Insn returns the index of the instruction in the program; wide loads count
 // once.

@@ -223,7 +223,7 @@ func (r *run) execFunc(p *Program, fn int, args ...uint64) error {
 	r.giveBack()
 	if err != nil {
 		s.Reset()
-		return &RunError{Program: p.name, Insn: int(s.PC), Err: err}
+		return &RunError{Program: p.name, Insn: int(int32(s.PC)), Err: err}
 	}
 	return nil
 }

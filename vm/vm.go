@@ -103,7 +103,7 @@ func New(o Options) (*VM, error) {
 	case !o.Interpret:
 		vm.engine, err = jit.New()
 	}
-	vm.native = err == nil
+	vm.native = err == nil && o.Step == nil
 	if errors.Is(err, engine.ErrUnavailable) {
 		vm.engine, err = interp.New(vm.cage), nil
 	}

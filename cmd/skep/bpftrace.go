@@ -97,7 +97,7 @@ func (a *app) bpftrace(cmd *cobra.Command, b *bpftraceFlags, args []string) erro
 	case b.warnings > 0 && a.noWarnings:
 		return usagef("-k and --no-warnings exclude each other")
 	}
-	b.live, b.blank = b.warnings > 0, true
+	b.live = b.warnings > 0
 	if b.pidText != "" {
 		pid, err := strconv.ParseUint(b.pidText, 0, 22)
 		if err != nil {
@@ -121,6 +121,7 @@ func (a *app) bpftrace(cmd *cobra.Command, b *bpftraceFlags, args []string) erro
 	if err := b.check(a); err != nil {
 		return err
 	}
+	b.blank = !b.test && !b.bench
 	a.json = b.runFlags.format == "json"
 	if b.list {
 		return a.bpftraceList(b, args)

@@ -76,16 +76,23 @@ func TestConformance(t *testing.T) {
 	}
 	b.WriteString("\n" + conformanceEnd)
 
+	updateTable(t, conformanceBegin, conformanceEnd, b.String(), "TestConformance")
+}
+
+// updateTable compares a table of CONFORMANCE.md, from the line begin to the line
+// end, with what it should be, or with -update writes it.
+func updateTable(t *testing.T, begin, end, table, test string) {
+	t.Helper()
 	data, err := os.ReadFile(conformanceFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, ok := strings.Cut(string(data), conformanceBegin)
-	_, after, ok2 := strings.Cut(rest, conformanceEnd)
+	before, rest, ok := strings.Cut(string(data), begin)
+	_, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("%s has no place for the table of the language", conformanceFile)
+		t.Fatalf("%s has no place for the table of %s", conformanceFile, test)
 	}
-	want := before + b.String() + after
+	want := before + table + after
 	if want == string(data) {
 		return
 	}
@@ -95,5 +102,5 @@ func TestConformance(t *testing.T) {
 		}
 		return
 	}
-	t.Error("CONFORMANCE.md is out of date; run: go test ./cmd/skep -run TestConformance -update")
+	t.Errorf("CONFORMANCE.md is out of date; run: go test ./cmd/skep -run %s -update", test)
 }

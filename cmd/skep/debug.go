@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -38,7 +39,11 @@ them there. A mark stands between the two:
       rules, or in the engine; please report it
 
 The program is run even where the verifier would reject it, which is said at the
-start.`,
+start.
+
+Commands:
+
+` + debugCmdList(),
 		Example: `  skep debug filter.o --packet ffffffffffff0200000000010806
   skep debug filter.o --program count --context '{"mark": 7}'
   printf 'break filter.c:12\ncontinue\nregs\n' | skep debug filter.o --packet @arp.hex`,
@@ -62,6 +67,16 @@ start.`,
 	_ = cmd.RegisterFlagCompletionFunc("program", completePrograms)
 	f.Int64Var(&e.memory, "memory", 0, "memory limit in `BYTES`; 0 is 64 MiB")
 	return cmd
+}
+
+// debugCmdList lists the debugger's commands, one a line.
+func debugCmdList() string {
+	var b strings.Builder
+	for _, c := range debugCmds {
+		fmt.Fprintf(&b, "  %-42s %s\n", strings.TrimSpace(strings.Join(c.names, ", ")+" "+c.args), c.help)
+	}
+	b.WriteString("\nA command may be shortened as long as it is clear; an empty line repeats the last\nstep, next or continue; # begins a comment.")
+	return b.String()
 }
 
 // A debugger is one session of "skep debug".
@@ -178,7 +193,7 @@ func (a *app) debug(ctx context.Context, e *execFlags, name string, kernel abi.V
 				d.printf("packet: %x\n", res.Data)
 			}
 			for _, e := range events.all() {
-				d.printf("event %s: %s\n", e.Map, e.Data)
+				d.printf("event %s: %s\n", e.Map, e.text())
 			}
 		}
 		if !d.prompt() { // until "run", which begins again
@@ -300,7 +315,7 @@ func (d *debugger) parseBreak(text string) (*breakpoint, error) {
 				}
 			}
 		}
-		b.text = fmt.Sprintf("%s:%d", orAny(file), found)
+		b.text = fmt.Sprintf("%s:%d", path.Clean(orAny(file)), found)
 		return b, nil
 	}
 	var names []string

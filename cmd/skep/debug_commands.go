@@ -156,10 +156,7 @@ func debugHelp(d *debugger, args []string) (bool, error) {
 		d.printf("%s: %s\n", strings.TrimSpace(strings.Join(c.names, ", ")+" "+c.args), c.help)
 		return false, nil
 	}
-	for _, c := range debugCmds {
-		d.printf("  %-42s %s\n", strings.TrimSpace(strings.Join(c.names, ", ")+" "+c.args), c.help)
-	}
-	d.printf("A command may be shortened as long as it is clear; an empty line repeats the\nlast step, next or continue; # begins a comment.\n")
+	d.printf("%s\n", debugCmdList())
 	return false, nil
 }
 

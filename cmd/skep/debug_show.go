@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 
@@ -19,7 +20,7 @@ func (d *debugger) showPlace(p place) {
 	}
 	d.printf("%s", p.program.Func(p.slot()))
 	if l, ok := p.line(); ok {
-		d.printf(" at %s:%d\n", l.File, l.Row)
+		d.printf(" at %s:%d\n", path.Clean(l.File), l.Row)
 		d.printf("%6d | %s\n", l.Row, strings.TrimRight(l.Text, " \t\n"))
 	} else {
 		d.printf("\n")
@@ -199,7 +200,7 @@ func (d *debugger) showFrames() {
 		slot := p.slots[f.Insn]
 		d.printf("#%d %s, instruction %d", i, p.Func(slot), slot)
 		if l, ok := p.LineOf(slot); ok {
-			d.printf(" at %s:%d", l.File, l.Row)
+			d.printf(" at %s:%d", path.Clean(l.File), l.Row)
 		}
 		d.printf("\n")
 	}

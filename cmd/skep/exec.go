@@ -69,13 +69,15 @@ With --json, the object that is printed has at least "program", "retval", "runs"
   skep exec --asm add.s --mem 01020304`,
 		ValidArgsFunction: completeObjects,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
 			switch {
 			case e.raw != "" || e.asm != "":
-				return a.execRaw(cmd.Context(), &e, args)
+				return a.execRaw(ctx, &e, args)
 			case len(args) != 1:
 				return usagef("give one object file")
 			}
-			return a.execObject(cmd.Context(), &e, args[0])
+			return a.execObject(ctx, &e, args[0])
 		},
 	}
 	f := cmd.Flags()

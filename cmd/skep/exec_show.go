@@ -35,6 +35,16 @@ type execEvent struct {
 	Map  string `json:"map"`
 	CPU  *int   `json:"cpu,omitempty"`
 	Data string `json:"data"`
+	// Value is Data as the map's type of values has it, where it has one.
+	Value any `json:"value,omitempty"`
+}
+
+// text is the value where its type is known, and otherwise the bytes in hex.
+func (e *execEvent) text() string {
+	if e.Value != nil {
+		return execText(e.Value)
+	}
+	return e.Data
 }
 
 // mostElements is how many elements of a map are shown.
@@ -218,7 +228,7 @@ func (a *app) printExec(out *execResult, c *skep.Collection) error {
 		fmt.Fprintf(&b, "context: %v\n", execText(out.Context))
 	}
 	for _, e := range out.Events {
-		fmt.Fprintf(&b, "event %s: %s\n", e.Map, e.Data)
+		fmt.Fprintf(&b, "event %s: %s\n", e.Map, e.text())
 	}
 	for _, name := range slices.Sorted(maps.Keys(out.Maps)) {
 		list, ok := out.Maps[name].([]execElement)
@@ -262,6 +272,7 @@ type execReader struct {
 	name string
 	perf bool
 	r    *vm.Reader
+	typ  btf.Type // of what is sent; nil where it is not known
 }
 
 func readEvents(c *skep.Collection) (execReaders, error) {
@@ -283,7 +294,11 @@ func readEvents(c *skep.Collection) (execReaders, error) {
 			return nil, err
 		}
 		r.SetDeadline(time.Unix(1, 0)) // what is there, and no waiting
-		list = append(list, execReader{name, m.Type() == abi.MapPerfEventArray, r})
+		x := execReader{name: name, perf: m.Type() == abi.MapPerfEventArray, r: r}
+		if !x.perf { // whose values are descriptors
+			_, x.typ = m.Types()
+		}
+		list = append(list, x)
 	}
 	return list, nil
 }
@@ -298,6 +313,9 @@ func (list execReaders) all() []execEvent {
 				break
 			}
 			e := execEvent{Map: x.name, Data: hex.EncodeToString(rec.RawSample)}
+			if size, err := btf.Sizeof(x.typ); x.typ != nil && err == nil && size > 0 && size <= len(rec.RawSample) {
+				e.Value = show(x.typ, rec.RawSample)
+			}
 			if x.perf {
 				e.CPU = &rec.CPU
 			}

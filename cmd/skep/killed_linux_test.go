@@ -94,6 +94,7 @@ func TestKilled(t *testing.T) {
 		t.Run("hooks", func(t *testing.T) { killHooks(t, usdt) })
 		t.Run("watchpoint", killWatch)
 		t.Run("command", killCommand)
+		t.Run("starting", killStarting)
 		t.Run("pinned", killPinned)
 	})
 }
@@ -176,6 +177,57 @@ func killCommand(t *testing.T) {
 	s = startSkep(t, "run", "-c", "sleep 1234", "-e", `tracepoint:syscalls:sys_enter_getpgid { @ = count(); }`)
 	s.attached(t)
 	s.kill(t)
+}
+
+// killStarting kills skep at moments from its first to when all is attached and
+// its commands run. Whichever moment it is, nothing is left.
+func killStarting(t *testing.T) {
+	tgt, err := kernel.Target()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := `early = BEGIN { system("sleep 1237"); } early = tracepoint:syscalls:sys_enter_getpgid { @ = count(); } early = profile:hz:99 { @p = count(); }`
+	if tgt.Feature(target.FeatureKprobe).Have {
+		script += ` early = kprobe:vfs_read { @k = count(); }`
+	}
+	before := tracefsEvents(t)
+	for i := range 10 {
+		s := startSkep(t, "run", "--unsafe", "-c", "sleep 1236", "-e", script)
+		time.Sleep(time.Duration(i*i) * 5 * time.Millisecond)
+		if err := s.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.cmd.Wait()
+	}
+	left := func() (list []string) {
+		programs, err := target.Programs(tgt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range programs {
+			if strings.HasPrefix(p.Name, "early_") {
+				list = append(list, fmt.Sprintf("program %d %s", p.ID, p.Name))
+			}
+		}
+		commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, path := range commands {
+			text, _ := os.ReadFile(path)
+			if c := string(text); c == "sleep\x001236\x00" || c == "sleep\x001237\x00" {
+				list = append(list, fmt.Sprintf("%s: %q", path, c))
+			}
+		}
+		if after := tracefsEvents(t); after != before {
+			list = append(list, "tracefs: "+after)
+		}
+		return list
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for len(left()) > 0 && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if list := left(); len(list) > 0 {
+		t.Errorf("after five seconds %q are left", list)
+	}
 }
 
 // killPinned kills skep with pins, of which the links stay until they are

@@ -38,7 +38,7 @@ process may do and how the machine is hardened. Nothing stays changed.`,
 
 func (a *app) doctor() error {
 	out := bufio.NewWriter(a.stdout)
-	group := ""
+	group, last := "", skep.Check{}
 	paint := func(_ skep.Health, s string) string { return s }
 	if colors(a.stdout) {
 		paint = func(h skep.Health, s string) string {
@@ -63,10 +63,15 @@ func (a *app) doctor() error {
 			group = c.Group
 			fmt.Fprintln(out, group)
 		}
-		line := fmt.Sprintf("  %s %-26s %s", paint(c.Health, fmt.Sprintf("%-8s", c.Health)), c.Name, c.Detail)
+		detail, remedy := c.Detail, c.Remedy
+		if remedy != "" && c.Detail == last.Detail && c.Remedy == last.Remedy && c.Health == last.Health {
+			detail, remedy = "as above", ""
+		}
+		last = c
+		line := fmt.Sprintf("  %s %-26s %s", paint(c.Health, fmt.Sprintf("%-8s", c.Health)), c.Name, detail)
 		fmt.Fprintln(out, strings.TrimRight(line, " "))
-		if c.Remedy != "" {
-			fmt.Fprintf(out, "           -> %s\n", c.Remedy)
+		if remedy != "" {
+			fmt.Fprintf(out, "           -> %s\n", remedy)
 		}
 	}
 	return out.Flush()

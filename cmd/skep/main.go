@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -56,10 +57,6 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 			code = exitInternal
 		}
 	}()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// What ends a run in order may take its time; who asks again means it.
-	defer context.AfterFunc(ctx, stop)()
 	var cmd *cobra.Command
 	switch object, err := embedded(); {
 	case err != nil:
@@ -70,15 +67,44 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		cmd = a.bpftraceCommand()
 	default:
 		cmd = a.rootCommand()
+		args = goFlags(args)
 	}
 	cmd.SetArgs(args)
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	if err := cmd.ExecuteContext(ctx); err != nil {
+	if err := cmd.ExecuteContext(context.Background()); err != nil {
 		return a.fail(err)
 	}
 	return a.code
+}
+
+// goFlags lets who tests Go programs write -run for --run, which would otherwise
+// be three flags of a letter each.
+func goFlags(args []string) []string {
+	if len(args) == 0 || args[0] != "test" {
+		return args
+	}
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		if arg == "-run" || strings.HasPrefix(arg, "-run=") {
+			args[i] = "-" + arg
+		}
+	}
+	return args
+}
+
+// interruptible is the context of what ends in order when a signal asks for the
+// end: runs. Everything else, such as compiling, ends by the signal as programs
+// do.
+func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	// What ends a run in order may take its time; who asks again means it.
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // A usageError is a mistake in the command line.

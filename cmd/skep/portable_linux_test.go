@@ -30,6 +30,7 @@ import (
 	"github.com/skep-bpf/skep/internal/testenv"
 	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/target"
+	"github.com/skep-bpf/skep/target/typeindex"
 )
 
 // What fields gives to its process, which scripts find in the kernel.
@@ -136,35 +137,15 @@ rawtracepoint:mmap_lock_acquire_returned /comm == "fields"/ { @write[args.write]
 tracepoint:sched:sched_process_fork /comm == "fields"/ { @parent[args.parent_comm] = count(); }
 `
 
-// moduleScript reads fields of a type, and hangs on a tracepoint, that ext4
-// brings: the magic number of its super block, and what fsync waits for.
+// moduleScript reads fields of types, and hangs on tracepoints, that the module xfs
+// brings: what a super block begins with, and files whose data goes to the disk.
 const moduleScript = `
-rawtracepoint:ext4_sync_file_enter {
-	$sb = (struct ext4_sb_info *)args.file.f_inode.i_sb.s_fs_info;
-	@magic[$sb.s_es.s_magic] = count();
-	@blocks[$sb.s_clusters_per_group] = count();
+rawtracepoint:xfs_file_fsync {
+	@magic[args.ip.i_mount.m_sb.sb_magicnum] = count();
+	@block[args.ip.i_mount.m_sb.sb_blocksize] = count();
 }
-tracepoint:ext4:ext4_sync_file_enter { @datasync[args.datasync] = count(); }
+tracepoint:xfs:xfs_file_fsync { @inode[args.ino] = count(); }
 `
-
-// ext4Image is a file system of one mebibyte, in blocks of 1024 bytes of which a
-// group has 8192.
-func ext4Image(t *testing.T) []byte {
-	t.Helper()
-	mkfs := testenv.NeedTool(t, "mkfs.ext4")
-	path := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(path, make([]byte, 1<<20), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(mkfs, "-q", "-F", "-b", "1024", "-O", "^has_journal", path).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
 
 // A scene is a machine on which tests run scripts of sh: this one, or a guest.
 type scene struct {
@@ -202,7 +183,7 @@ func livePlace(t *testing.T) *scene {
 // kernel, with bpftool, a program that uses libbpf, and modules.
 func elsewhere(t *testing.T, k guest.Kernel) *scene {
 	t.Helper()
-	cfg := guest.Config{Files: guest.Program(t, "bpftool"), Modules: []string{"loop", "ext4"}, Timeout: 4 * time.Minute}
+	cfg := guest.Config{Files: guest.Program(t, "bpftool").Add(guest.Program(t, "mkfs.xfs")), Modules: []string{"loop", "xfs"}, Timeout: 4 * time.Minute}
 	s := guest.Shared(t, k, cfg)
 	n := 0
 	p := &scene{k.Series, "", func(t *testing.T, script string, files map[string][]byte) (string, string, int) {
@@ -569,21 +550,31 @@ func TestElsewhere(t *testing.T) {
 				}
 				files := maps.Clone(objects)
 				files["there.o"] = build(t, moduleScript, "--target", file)
-				files["kprobe.o"] = build(t, `kprobe:ext4_sync_file { @sync[((struct file *)arg0).f_inode.i_sb.s_magic] = count(); }`, "--target", file)
+				files["kprobe.o"] = build(t, `kprobe:xfs:xfs_file_fsync { @magic[((struct xfs_mount *)((struct file *)arg0).f_inode.i_sb.s_fs_info).m_sb.sb_magicnum] = count(); }`, "--target", file)
 				files["module.bt"] = []byte(moduleScript)
-				p.must(t, "mkdir -p /ext4 && mv image / && mount -t ext4 -o loop /image /ext4", map[string][]byte{"image": ext4Image(t)})
-				defer func() { p.must(t, "umount /ext4 && rm /image", nil) }()
-				touch := "'dd if=/dev/zero of=/ext4/file bs=1k count=4 conv=fsync'"
+				inode := strings.TrimSpace(p.must(t, "mkfs.xfs -q -d file,name=/image,size=300m && mkdir -p /xfs && mount -t xfs -o loop /image /xfs && touch /xfs/file && stat -c %i /xfs/file", nil))
+				defer func() { p.must(t, "umount /xfs && rm /image", nil) }()
+				const touch = "'dd if=/dev/zero of=/xfs/file bs=1k count=4 conv=fsync'"
+				const magic = "magic 1481003842" // XFSB
 				for _, what := range []string{"module.o", "--no-source there.o", "module.bt"} {
 					found := printed(p.must(t, "skep run -c "+touch+" "+what, files))
-					want := map[string]string{"magic 61267": "1", "blocks 8192": "1", "datasync 0": "1"} // 0xef53
+					want := map[string]string{magic: "1", "block 4096": "1", "inode " + inode: "1"}
 					if !maps.Equal(found, want) {
 						t.Errorf("%s: %v, want %v", what, found, want)
 					}
 				}
 				found := printed(p.must(t, "skep run --no-source -c "+touch+" kprobe.o", files))
-				if !maps.Equal(found, map[string]string{"sync 61267": "1"}) {
+				if !maps.Equal(found, map[string]string{magic: "1"}) {
 					t.Errorf("kprobe.o: %v", found)
+				}
+			})
+			t.Run("module is one", func(t *testing.T) {
+				types, err := there.Types()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := types.FindIn("xfs", typeindex.KindStruct, "xfs_mount"); err != nil {
+					t.Errorf("the types of xfs are not those of a module: %v", err)
 				}
 			})
 		})

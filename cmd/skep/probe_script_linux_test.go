@@ -130,8 +130,19 @@ func haveKfunc(name string) (bool, error) {
 	return err == nil, err
 }
 
+// isSince says whether the kernel is of that release or a later one.
+func isSince(text string) (bool, error) {
+	t, err := kernel.Target()
+	if err != nil {
+		return false, err
+	}
+	since, err := target.ParseRelease(text)
+	return err == nil && t.Release().Compare(since) >= 0, err
+}
+
 // kernelFeatures are conditions of scripts, "feature:NAME". "guest" holds in
-// guests, and "kfunc:NAME" where the kernel has a function for programs.
+// guests, "kfunc:NAME" where the kernel has a function for programs, and
+// "release:6.9" from that release on.
 var kernelFeatures = map[target.FeatureName]testenv.Feature{
 	target.FeatureKprobe:      testenv.Kprobe,
 	target.FeatureKprobeMulti: testenv.KprobeMulti,
@@ -147,6 +158,9 @@ func condition(cond string) (bool, error) {
 	}
 	if name, ok := strings.CutPrefix(cond, "kfunc:"); ok {
 		return haveKfunc(name)
+	}
+	if text, ok := strings.CutPrefix(cond, "release:"); ok {
+		return isSince(text)
 	}
 	name, ok := strings.CutPrefix(cond, "feature:")
 	if !ok {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/source"
 )
 
@@ -38,7 +39,7 @@ the kernel and shows what they say. No compiler and no headers are needed.`,
 	root.DisableSuggestions = true
 	root.AddCommand(
 		a.runCommand(), a.execCommand(), a.testCommand(), a.debugCommand(), a.buildCommand(), a.checkCommand(), a.verifyCommand(), a.listCommand(), a.doctorCommand(), a.targetCommand(),
-		a.dumpCommand(), a.fmtCommand(), a.versionCommand(), exitCodesTopic(), environmentTopic(),
+		a.dumpCommand(), a.fmtCommand(), a.versionCommand(), languageTopic(), exitCodesTopic(), environmentTopic(),
 	)
 	root.SetHelpCommand(a.helpCommand(root))
 	root.InitDefaultCompletionCmd()
@@ -173,6 +174,14 @@ func (a *app) helpCommand(root *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+func languageTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "language",
+		Short: "what scripts may say: probes, builtins, functions (a topic)",
+		Long:  skep.LanguageReference(),
+	}
+}
+
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exit-codes",
@@ -180,9 +189,10 @@ func exitCodesTopic() *cobra.Command {
 		Long: `The exit code of skep says how it ended:
 
   0    all went well, or the run was ended by SIGINT or SIGTERM
-  1    a script or object was refused, something failed while it ran, or a
-       check found something: the reason is on standard error
-  2    the command line is wrong
+  1    a script or object was refused, something failed while it ran, a test
+       failed, or a check found something: the reason is on standard error
+  2    the command line is wrong, "skep verify" cannot read the object, or
+       "skep test" finds no tests or cannot read them
   70   skep itself failed: please report it
   N    what the script gave exit(N)
 
@@ -199,7 +209,7 @@ func environmentTopic() *cobra.Command {
   BPFTRACE_COLOR  under the name bpftrace: auto, always or never
   NO_COLOR        where it is not empty, nothing is coloured
   __BPFTRACE_NOTIFY_PROBES_ATTACHED
-                  where it is set, a line of that name says on standard output
+                  where it is set, a line of that name says on standard error
                   that all probes are attached`,
 	}
 }

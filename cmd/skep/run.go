@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -225,7 +224,7 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(cmd.Context())
+	ctx, cancel := interruptible(cmd.Context())
 	defer cancel()
 	p := a.printer(out, r, obj, terminal)
 	opts := skep.RunOptions{
@@ -378,7 +377,7 @@ func splitCommand(s string) ([]string, error) {
 // ready says to whom expects it that everything is attached.
 func (a *app) ready() {
 	if os.Getenv("__BPFTRACE_NOTIFY_PROBES_ATTACHED") != "" {
-		fmt.Fprintln(a.stdout, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
+		fmt.Fprintln(a.stderr, "__BPFTRACE_NOTIFY_PROBES_ATTACHED")
 	}
 }
 

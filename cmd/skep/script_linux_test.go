@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 		"absent":       absent,
 		"tracee":       tracee,
 		"as":           as,
+		"delegate":     delegate,
 		"packet":       packet,
 		"skep-capture": showCapture,
 		"pidns":        pidns,

@@ -25,8 +25,8 @@ program is accepted, or rejected with the reason at the line of its source, what
 was known there, how it was reached and what to change. It is unsupported where it
 needs a rule that skep does not have yet, which is then named.
 
-The rules are those of Linux 6.18. --kernel 6.1 and 6.12 differ in the helpers and
-program types that are there, and in some rules; ranges of numbers follow 6.18.
+The rules are those of Linux 6.18; --kernel 6.1 and 6.12 have rules of their own, not only
+other helpers and program types.
 
 The exit code is 0 when all programs are accepted, 1 when some are not, and 2 when
 the object cannot be read.`,
@@ -112,7 +112,7 @@ type jsonVerified struct {
 	Insns   int              `json:"insns_processed"`
 	States  int              `json:"states"`
 	NS      int64            `json:"ns"`
-	Error   *jsonVerifyError `json:"error,omitempty"`
+	Error   *jsonVerifyError `json:"error"` // null where it is accepted
 }
 
 type jsonVerifyError struct {
@@ -121,7 +121,7 @@ type jsonVerifyError struct {
 	Message    string            `json:"message"`
 	Insn       int               `json:"insn"`
 	Register   *int              `json:"register,omitempty"`
-	Source     *jsonLine         `json:"source,omitempty"`
+	Source     *jsonLine         `json:"source"` // null where the object does not say
 	State      map[string]string `json:"state,omitempty"`
 	Path       []jsonStep        `json:"path"`
 	Suggestion string            `json:"suggestion"`

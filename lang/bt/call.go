@@ -35,7 +35,9 @@ func (g *gen) call(e *syntax.Call) *ir.Value {
 		if len(e.Args) == 1 {
 			args = append(args, g.scalarArg("code", e.Args[0]))
 		}
-		g.event(object.Event{Kind: object.EventExit}, args)
+		if !g.pinned() { // who reads its file is not to be ended
+			g.event(object.Event{Kind: object.EventExit}, args)
+		}
 		g.exit()
 		// What follows is never run, but has to be lowered somewhere.
 		g.b.At(g.block("after.exit"))
@@ -315,6 +317,11 @@ func (g *gen) mayLeave(e syntax.Expr) bool {
 
 // event reserves a record of the ring buffer, fills it in and submits it.
 func (g *gen) event(ev object.Event, args []arg) {
+	if g.pinned() {
+		g.errorf(g.b.Pos, "unsupported", "a pinned iterator runs when its file is read, where nobody takes what %s asks for", ev.Kind).
+			Notef("printf and print write into the file")
+		return
+	}
 	offset := 8
 	for _, a := range args {
 		align := a.t.Align()
@@ -406,6 +413,10 @@ func (l *lowerer) ringSize() int {
 }
 
 func (g *gen) format(e *syntax.Call, kind object.EventKind) {
+	if kind == object.EventPrintf && g.pinned() {
+		g.seqFormat(e)
+		return
+	}
 	format := g.info.Consts[e.Args[0]].Str
 	verbs, _ := check.Verbs(format)
 	var args []arg
@@ -448,6 +459,10 @@ func (g *gen) print(e *syntax.Call) {
 		}
 		g.event(object.Event{Kind: object.EventPrintElem, Map: m.Name}, args)
 	default:
+		if g.pinned() {
+			g.seqPrint(x)
+			return
+		}
 		g.event(object.Event{Kind: object.EventPrint}, []arg{g.valueArg("", x)})
 	}
 }

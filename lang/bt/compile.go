@@ -94,7 +94,7 @@ type lowerer struct {
 	funcs       map[*check.Instance]*ir.Func
 	loopCount   int
 	counter     *ir.Func
-	zeroVar     *ir.Global
+	hidden      *ir.Global // see zero
 }
 
 func (l *lowerer) errorf(span source.Span, code, format string, args ...any) *source.Diagnostic {

@@ -40,6 +40,8 @@ var (
 	hReadKernelStr  = helper(115, "probe_read_kernel_str", ir.I64, readsMem)
 	hJiffies        = helper(118, "jiffies64", ir.I64, clock)
 	hKtimeBootNS    = helper(125, "ktime_get_boot_ns", ir.I64, clock)
+	hSeqPrintf      = helper(126, "seq_printf", ir.I64, volatile)
+	hSeqWrite       = helper(127, "seq_write", ir.I64, volatile)
 	hRingbufReserve = helper(131, "ringbuf_reserve", ir.PtrTo(ir.SpaceMem).OrNull(), ir.Effects{Volatile: true})
 	hRingbufSubmit  = helper(132, "ringbuf_submit", ir.Type{}, volatile)
 	hForEachMapElem = helper(164, "for_each_map_elem", ir.I64, volatile)

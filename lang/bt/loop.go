@@ -300,13 +300,18 @@ func (g *gen) hide(s syntax.Stmt) {
 	g.forget(vars)
 }
 
-// zero is a variable that is always 0, which the verifier cannot know.
-func (l *lowerer) zero() *ir.Global {
-	if l.zeroVar == nil {
-		l.zeroVar = &ir.Global{Name: "skep_zero", Section: ".bss", Type: u64Type, Init: make([]byte, 8)}
-		l.mod.Globals = append(l.mod.Globals, l.zeroVar)
+// zero is a 0 that the verifier cannot know, from memory of its own. Two that
+// came from one place would be one number to the verifier, which then tells
+// apart whether a later round still has them equal.
+func (g *gen) zero() *ir.Value {
+	if g.hidden == nil {
+		g.hidden = &ir.Global{Name: "skep_zero", Section: ".bss"}
+		g.mod.Globals = append(g.mod.Globals, g.hidden)
 	}
-	return l.zeroVar
+	at := len(g.hidden.Init)
+	g.hidden.Init = append(g.hidden.Init, make([]byte, 8)...)
+	g.hidden.Type = arrayOf(u64Type, at/8+1)
+	return g.b.Load(ir.I64, g.b.Offset(g.b.Global(g.hidden), int64(at)))
 }
 
 // begin makes the entry of a function, which stays open until end.

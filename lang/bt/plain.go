@@ -158,7 +158,6 @@ func (g *gen) forFew(s *syntax.For, l *check.Loop) {
 // forget makes the verifier forget what it knows of variables that are set
 // already.
 func (g *gen) forget(vars []*check.Var) {
-	var zero *ir.Value
 	for _, v := range vars {
 		if g.vars[v] == nil && !v.Hoisted && !g.nesting.captured[v] {
 			continue // it lives in the loop
@@ -166,10 +165,7 @@ func (g *gen) forget(vars []*check.Var) {
 		if v.Type == nil || !v.Type.IsScalar() || irType(v.Type) != ir.I64 {
 			continue
 		}
-		if zero == nil {
-			zero = g.b.Load(ir.I64, g.b.Global(g.zero()))
-		}
 		p := g.variable(v)
-		g.b.Store(p, g.b.Binary(ir.OpXor, g.b.Load(ir.I64, p), zero))
+		g.b.Store(p, g.b.Binary(ir.OpXor, g.b.Load(ir.I64, p), g.zero()))
 	}
 }

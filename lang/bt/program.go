@@ -141,7 +141,7 @@ func (g *gen) tracepoint(p *object.Program) (section string, attach func(hook.Po
 		}
 		p.Hook = "rawtracepoint:" + g.syscall
 		return g.rawSection() + "/" + g.syscall, none
-	case g.inst.Ctx.Args == nil && g.inst.Ctx.ArgsErr == nil && g.allRaw():
+	case g.inst.Ctx.Args == nil && g.inst.Ctx.ArgsErr == nil && !g.inst.Ctx.Record && g.allRaw():
 		g.raw = true
 		if len(g.inst.Points) > 1 {
 			return "raw_tp", raw

@@ -7,6 +7,7 @@ import (
 	"github.com/skep-bpf/skep/ir"
 	"github.com/skep-bpf/skep/lang/bt/check"
 	"github.com/skep-bpf/skep/lang/bt/syntax"
+	"github.com/skep-bpf/skep/object"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -19,7 +20,15 @@ func isCompare(op syntax.Op) bool { return op >= syntax.OpLt && op <= syntax.OpN
 func (g *gen) discard(e syntax.Expr) {
 	switch e := e.(type) {
 	case *syntax.Call:
-		g.call(e)
+		_, constant := g.info.Consts[e]
+		t := g.typeOf(e)
+		switch {
+		case constant && g.info.Funcs[e] == nil: // getopt, strlen of a literal
+		case g.info.Funcs[e] != nil, t.Kind == check.None, t.IsScalar():
+			g.call(e)
+		default:
+			g.memory(e)
+		}
 		return
 	case *syntax.IncDec:
 		g.incDec(e)
@@ -46,11 +55,26 @@ func (g *gen) discard(e syntax.Expr) {
 	}
 	if t := g.typeOf(e); t.IsScalar() {
 		g.value(e)
-	} else if t.Kind == check.Struct || t.Kind == check.Array || t.Kind == check.String {
-		// Nothing happens when it is not looked at.
+	} else if t.Kind == check.Struct || t.Kind == check.Array || t.Kind == check.String && !calls(e) {
+		// Nothing happens when it is not looked at, but to what points to it.
+		if u, ok := e.(*syntax.Unary); ok {
+			g.discard(u.X)
+		}
 	} else {
 		g.memory(e)
 	}
+}
+
+// calls reports whether something in an expression is called or changed.
+func calls(e syntax.Expr) bool {
+	found := false
+	syntax.Inspect(e, func(n syntax.Node) {
+		switch n.(type) {
+		case *syntax.Call, *syntax.IncDec, *syntax.BlockExpr, *syntax.IfExpr:
+			found = true
+		}
+	})
+	return found
 }
 
 // value computes a scalar: an I64 extended by the sign of its type, or a
@@ -302,7 +326,7 @@ func (g *gen) loadScalar(p *ir.Value, t ir.Type) *ir.Value { return g.b.Load(t, 
 func (g *gen) unary(e *syntax.Unary) *ir.Value {
 	switch e.Op {
 	case syntax.OpDeref:
-		return g.load(g.place(e))
+		return g.loadCounted(g.place(e))
 	case syntax.OpNot:
 		v := g.value(e.X)
 		return g.b.Resize(g.b.Compare(ir.OpEq, g.int(v), g.const64(0)), ir.I64, false)
@@ -699,6 +723,25 @@ func (g *gen) indexPlace(e *syntax.Index) place {
 		base.ptr = g.b.PtrCast(base.ptr, ir.PtrTo(ir.SpaceKernel))
 	}
 	return place{ptr: g.b.PtrAdd(base.ptr, g.b.Binary(ir.OpMul, i, g.const64(size))), t: t}
+}
+
+// loadCounted is load for memory that a script names by its address: that it
+// could not be read is counted.
+func (g *gen) loadCounted(p place) *ir.Value {
+	read := hReadKernel
+	switch {
+	case p.value != nil || p.bits > 0:
+		return g.load(p)
+	case p.ptr.Type.Space == ir.SpaceUser:
+		read = hReadUser
+	case p.ptr.Type.Space != ir.SpaceKernel:
+		return g.load(p)
+	}
+	size := int64(memType(p.t).Bytes())
+	word := g.b.Alloca(8, nil, "read")
+	failed := g.b.Compare(ir.OpNe, g.helper(read, word, g.const64(size), p.ptr), g.const64(0))
+	g.ifThen(failed, func() { g.lose(object.LossFault, "a dereference") })
+	return g.load(place{t: p.t, ptr: word}) // which the helper clears when it fails
 }
 
 // load reads the scalar at a place.

@@ -20,8 +20,6 @@ const (
 	opMul64K
 	opDiv64R
 	opDiv64K
-	opSDiv64R
-	opSDiv64K
 	opOr64R
 	opOr64K
 	opAnd64R
@@ -32,8 +30,6 @@ const (
 	opRSh64K
 	opMod64R
 	opMod64K
-	opSMod64R
-	opSMod64K
 	opXor64R
 	opXor64K
 	opMov64R
@@ -50,8 +46,6 @@ const (
 	opMul32K
 	opDiv32R
 	opDiv32K
-	opSDiv32R
-	opSDiv32K
 	opOr32R
 	opOr32K
 	opAnd32R
@@ -62,8 +56,6 @@ const (
 	opRSh32K
 	opMod32R
 	opMod32K
-	opSMod32R
-	opSMod32K
 	opXor32R
 	opXor32K
 	opMov32R
@@ -99,7 +91,6 @@ const (
 	opStoreK16
 	opStoreK32
 	opStoreK64
-	opAtomic // imm is the operation, see atomic.go
 
 	opJmp
 	opJEqR
@@ -151,11 +142,22 @@ const (
 	opMayGoto
 	opCallLocal
 	opExit
+	opCallCPU
+
+	// What follows leaves the switch of straight.
+	opSDiv64R
+	opSDiv64K
+	opSMod64R
+	opSMod64K
+	opSDiv32R
+	opSDiv32K
+	opSMod32R
+	opSMod32K
+	opAtomic // imm is the operation, see atomic.go
 	opCallHost
 	opCallTail
 	opCallArray
 	opCallPerCPUArray
-	opCallCPU
 	opPacketAbs
 	opPacketInd
 
@@ -257,7 +259,11 @@ func decodeALU(out *insn, in isa.Instruction, fromReg op) {
 		}
 	default:
 		out.op = aluOps[in.ALUOp()] + fromReg
-		if !wide {
+		switch {
+		case wide:
+		case in.ALUOp() == isa.SDiv || in.ALUOp() == isa.SMod:
+			out.op += opSDiv32R - opSDiv64R
+		default:
 			out.op += opAdd32R - opAdd64R
 		}
 	}

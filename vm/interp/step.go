@@ -38,7 +38,7 @@ func (e *Stepper) Compile(p *engine.Program, o engine.Options) (engine.Code, err
 		return nil, err
 	}
 	c := x.(*code)
-	c.real = c.insns
+	c.stepper, c.real = e, c.insns
 	c.insns = make([]insn, len(c.real))
 	for i := range c.insns {
 		c.insns[i].op = opStop

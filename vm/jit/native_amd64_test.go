@@ -26,11 +26,11 @@ func TestEmulated(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	out, err := exec.Command(qemu, binary, "-test.run=Random|Soak|Never|Padding|Room", "-programs=100", "-test.v").CombinedOutput()
+	out, err := exec.Command(qemu, binary, "-test.run=Random|Soak|Never|Padding|Room|Known", "-programs=100", "-test.v").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if passed := bytes.Count(out, []byte("--- PASS")); passed != 5 {
-		t.Errorf("%d tests passed, want 5\n%s", passed, out)
+	if passed := bytes.Count(out, []byte("--- PASS")); passed != 6 {
+		t.Errorf("%d tests passed, want 6\n%s", passed, out)
 	}
 }

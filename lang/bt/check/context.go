@@ -17,7 +17,8 @@ import (
 func (c *checker) context(pt Point, u use) Context {
 	ctx := Context{Kind: pt.Kind}
 	ctx.Kfuncs = u.kfuncs
-	ctx.Syscall = pt.Kind == hook.Tracepoint && pt.Subsystem == "syscalls"
+	ctx.Record = pt.Kind == hook.Tracepoint && u.kstack && !u.kfuncs
+	ctx.Syscall = pt.Kind == hook.Tracepoint && pt.Subsystem == "syscalls" && !ctx.Record
 	if u.ctx {
 		ctx.Ctx = c.ctxType(pt)
 	}
@@ -31,7 +32,7 @@ func (c *checker) context(pt Point, u use) Context {
 	case hook.Tracepoint:
 		ctx.Format, ctx.ArgsErr = c.target.Format(pt.Subsystem, pt.Event)
 		if ctx.ArgsErr == nil {
-			ctx.Args, ctx.ArgsErr = c.recordArgs(ctx.Format, ctx.Syscall)
+			ctx.Args, ctx.ArgsErr = c.recordArgs(ctx.Format, pt.Subsystem == "syscalls")
 		}
 	case hook.RawTracepoint:
 		rt, err := c.target.RawTracepoint(pt.Event)

@@ -854,7 +854,9 @@ func (c *checker) field(e *syntax.Field) *Type {
 		return t
 	}
 	d := c.errorf(e.OpLoc, "type-mismatch", "%s has no fields", describe(xt))
-	if xt.isInt() {
+	if _, err := c.target.Types(); err != nil && xt.isInt() {
+		d.Notef("%v", err)
+	} else if xt.isInt() {
 		d.Notef("cast the address first: ((struct name *)x)->field")
 	}
 	return tInvalid

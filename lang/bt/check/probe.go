@@ -26,6 +26,7 @@ type use struct {
 	ctx      bool
 	place    bool // where the probe lies in its binary
 	kfuncs   bool // functions of the kernel for tracing programs
+	kstack   bool
 }
 
 // usesOf looks through a probe, whose macros are expanded.
@@ -49,6 +50,7 @@ func usesOf(p *syntax.Probe) use {
 				u.retval = true
 			case "probe", "ustack", "kstack":
 				u.probe = true
+				u.kstack = u.kstack || n.Name == "kstack"
 			case "func":
 				u.probe = true
 			case "ctx":
@@ -62,6 +64,7 @@ func usesOf(p *syntax.Probe) use {
 			switch n.Func.Text {
 			case "usym", "ustack", "kstack":
 				u.probe = true
+				u.kstack = u.kstack || n.Func.Text == "kstack"
 			case "uaddr":
 				u.place = true
 			case "comm":
@@ -184,8 +187,11 @@ func (c *checker) attachPoint(p *syntax.Probe, ap *syntax.AttachPoint, u use) (p
 		}
 		d := c.warnf(ap.Loc, "missing-probe", "%s does not exist on %s and is left out", ap.Text, c.target.Name())
 		var he *hook.Error
-		if errors.As(err, &he) && he.Nearest != "" {
+		if errors.As(err, &he) {
 			d.Suggest(he.Nearest)
+			if he.Hint != "" {
+				d.Notef("%s: %s", he.Message, he.Hint)
+			}
 		}
 		return nil, true
 	}
@@ -301,7 +307,7 @@ func (c *checker) groupKey(pt Point, ctx *Context, u use) string {
 		if ctx.Syscall {
 			return key + " syscalls " + strings.SplitAfterN(pt.Event, "_", 3)[1] + argsKey(ctx.Args, u.fields)
 		}
-		if !u.args && c.rawOf(pt) {
+		if !u.args && !ctx.Record && c.rawOf(pt) {
 			if u.kfuncs || u.probe && !c.target.Feature(target.FeatureRawTPCookie).Have {
 				return key + pt.Name
 			}

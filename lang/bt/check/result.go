@@ -79,8 +79,12 @@ type Context struct {
 	Retval *Type
 	// Format is that of a tracepoint whose args are used.
 	Format *target.Format
-	// Syscall is set for system call tracepoints.
+	// Syscall is set for system call tracepoints that are reached by the raw
+	// tracepoint of all system calls.
 	Syscall bool
+	// Record is set for a tracepoint that a raw tracepoint must not stand in
+	// for: a stack of the kernel would begin with what runs BPF programs.
+	Record bool
 	// Ctx is the type of the builtin ctx, nil when it is not known or not used.
 	Ctx *Type
 	// Kfuncs is set when the body calls functions of the kernel that are only

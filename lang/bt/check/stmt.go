@@ -253,7 +253,7 @@ func (c *checker) mapKey(m *Map, span source.Span, keys []syntax.Expr) {
 			kt = t.Fields[i].Type
 		}
 		switch kt.Kind {
-		case None, Agg, Mode, Args, Timestamp:
+		case None, Agg, Mode, Args:
 			c.errorf(k.Span(), "bad-key", "%s cannot be a key", describe(kt))
 			return
 		case Invalid:

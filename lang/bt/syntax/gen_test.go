@@ -140,11 +140,7 @@ func (g generator) expr(depth int) Expr {
 		}
 		return &TupleField{X: x, Index: g.IntN(3)}
 	case 14:
-		x := g.expr(d)
-		if _, ok := x.(*Map); ok {
-			x = &Var{Name: "x"}
-		}
-		return &Index{X: x, I: g.expr(d)}
+		return &Index{X: g.expr(d), I: g.expr(d)}
 	case 15:
 		return &Call{Func: &Name{Text: g.name()}, Args: g.exprs(d, 0, 3)}
 	case 16:

@@ -182,7 +182,7 @@ func (p *parser) postfix(start source.Span, x Expr) Expr {
 			f.Loc = start.To(p.last)
 			x = f
 		case tLbrack:
-			if m, ok := x.(*Map); ok {
+			if m, ok := x.(*Map); ok && p.last == m.Loc { // (@m)[0] is of its value
 				x = p.mapIndex(start, m)
 				continue
 			}

@@ -369,7 +369,11 @@ func (w *printer) expr(x Expr, least int) {
 		w.expr(x.X, precPostfix)
 		w.words(".", strconv.Itoa(x.Index))
 	case *Index:
-		w.expr(x.X, precPostfix)
+		if m, ok := x.X.(*Map); ok {
+			w.words("(@", m.Name, ")")
+		} else {
+			w.expr(x.X, precPostfix)
+		}
 		w.WriteByte('[')
 		w.expr(x.I, 0)
 		w.WriteByte(']')
