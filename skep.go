@@ -97,7 +97,7 @@ type RunOptions struct {
 	// Engine runs the object; "" is the kernel.
 	Engine EngineName
 	// NoFilter has EngineUser trace Command without a seccomp filter: every
-	// system call stops, but the command may gain privileges, and survives skep.
+	// system call stops, but the command survives skep, however that ends.
 	NoFilter bool
 	// Waiting, where it is set, is told how many processes Command has left that
 	// carry the filter of EngineUser: the run lasts until they end.

@@ -24,8 +24,7 @@ import (
 // Options are choices for a machine.
 type Options struct {
 	// NoFilter traces a command without a seccomp filter: every system call
-	// stops, but the command survives skep however that ends, and may gain
-	// privileges.
+	// stops, but the command survives skep, however that ends.
 	NoFilter bool
 	// Waiting, where it is set, is told how many processes a command has left
 	// that carry the filter: the run lasts until they end.

@@ -61,7 +61,7 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.StringArrayVar(&r.targets, "attach", nil, "what a program of an object attaches to, where its section does not say: `PROGRAM=TARGET`, such as xdp_drop=eth0")
 	f.StringVar(&r.token, "token", "", "load with a BPF token of the bpffs at `DIR`, in a user namespace")
 	f.StringVar(&r.engine, "engine", "auto", "the `ENGINE` that runs it: kernel; user, which takes no privilege and sees one command (-c) or process (-p); auto")
-	f.BoolVar(&r.noFilter, "no-filter", false, "with --engine user and -c: stop at every system call, so that CMD may gain privileges and survives skep")
+	f.BoolVar(&r.noFilter, "no-filter", false, "with --engine user and -c: stop at every system call, so that CMD and what it leaves survive skep")
 	f.BoolVar(&r.noSource, "no-source", false, "refuse an object that does not fit this machine instead of compiling its source again")
 	f.BoolVar(&r.live, "live", false, "tell of lost events, failed reads and full maps as they happen; JSON does so always")
 	f.BoolVar(&r.test, "test", false, "run the script's test: probes alone")
