@@ -35,7 +35,6 @@ type tracer struct {
 
 	// Of the thread alone.
 	tasks     map[int]*task
-	options   int
 	filtered  bool // tasks carry the filter, and may not be left alone
 	leaving   bool // tasks are detached where they stop
 	only      int  // the process that is followed, 0 for a tree
