@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/skep-bpf/skep/internal/guest"
 	"github.com/skep-bpf/skep/internal/testenv"
 )
 
@@ -81,20 +80,14 @@ func reachable(t *testing.T) string {
 // TestRootless holds that programs that are traced without privileges compute
 // what they compute untraced, and that no event of theirs is lost.
 func TestRootless(t *testing.T) {
-	guest.Matrix(t, guest.Config{Timeout: 5 * time.Minute}, func(t *testing.T) {
-		testenv.NeedRoot(t)
-		path := reachable(t)
-		n := 1000
-		if testenv.InGuest() != "" {
-			n = 100 // emulation is slow
-		}
-		t.Run("exact", func(t *testing.T) { traceExact(t, path, n) })
-		t.Run("leave", func(t *testing.T) { traceLeave(t, path) })
-		t.Run("process", func(t *testing.T) { traceProcess(t, path) })
-		t.Run("errors", func(t *testing.T) { traceErrors(t, path) })
-		t.Run("killed", func(t *testing.T) { traceKilled(t, path) })
-		t.Run("left", func(t *testing.T) { traceLeft(t, path) })
-	})
+	testenv.NeedRoot(t)
+	path := reachable(t)
+	t.Run("exact", func(t *testing.T) { traceExact(t, path, 1000) })
+	t.Run("leave", func(t *testing.T) { traceLeave(t, path) })
+	t.Run("process", func(t *testing.T) { traceProcess(t, path) })
+	t.Run("errors", func(t *testing.T) { traceErrors(t, path) })
+	t.Run("killed", func(t *testing.T) { traceKilled(t, path) })
+	t.Run("left", func(t *testing.T) { traceLeft(t, path) })
 }
 
 func traceExact(t *testing.T, path string, n int) {
@@ -260,42 +253,6 @@ func traceErrors(t *testing.T, path string) {
 	goesOn()
 }
 
-// TestYama holds that each scope of Yama that keeps an ordinary user from tracing
-// is named with its remedy, and that what it leaves can be done.
-func TestYama(t *testing.T) {
-	guest.Each(t, guest.Config{Cmdline: "lsm=yama"}, func(t *testing.T) {
-		path := reachable(t)
-		pid, goesOn := forever(t, path)
-		for _, c := range []struct {
-			scope            string
-			process, command string // what is said, "" where it works
-		}{
-			{"0", "", ""},
-			{"1", "kernel.yama.ptrace_scope is 1, by which a process traces its descendants alone: start it with -c", ""},
-			{"2", "kernel.yama.ptrace_scope is 2, by which tracing takes CAP_SYS_PTRACE: run as root", "kernel.yama.ptrace_scope is 2"},
-			{"3", "kernel.yama.ptrace_scope is 3, by which nobody traces until the next boot", "kernel.yama.ptrace_scope is 3"},
-		} {
-			if err := os.WriteFile("/proc/sys/kernel/yama/ptrace_scope", []byte(c.scope), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			for _, how := range []struct {
-				want string
-				args []string
-			}{
-				{c.process, []string{"-p", strconv.Itoa(pid), "-e", "tracepoint:syscalls:sys_enter_getpgid { exit(); }"}},
-				{c.command, []string{"-c", path + " marks 1", "-e", "tracepoint:syscalls:sys_enter_getpgid { @ = count(); }"}},
-			} {
-				cmd := asNobody(t, append([]string{"skep", "run", "--engine", "user", "-q"}, how.args...)...)
-				out, err := cmd.CombinedOutput()
-				if (err == nil) != (how.want == "") || !strings.Contains(string(out), how.want) {
-					t.Errorf("scope %s, %q: %v\n%s\nwant %q", c.scope, how.args, err, out, how.want)
-				}
-			}
-			goesOn()
-		}
-	})
-}
-
 // group lists the processes of a group, with their states.
 func group(pgid int) map[int]string {
 	found := map[int]string{}
@@ -323,9 +280,6 @@ func traceKilled(t *testing.T, path string) {
 	rounds := 30
 	if n, err := strconv.Atoi(os.Getenv("SKEP_KILLS")); err == nil {
 		rounds = n
-	}
-	if testenv.InGuest() != "" {
-		rounds = 5
 	}
 	for i := range rounds {
 		cmd := asNobody(t, "skep", "run", "--engine", "user", "-q", "-e", marked, "-c", path+" processes 100000")
@@ -355,11 +309,7 @@ func traceKilled(t *testing.T, path string) {
 
 // traceLeft runs many commands, of which nothing is left.
 func traceLeft(t *testing.T, path string) {
-	rounds := 100
-	if testenv.InGuest() != "" {
-		rounds = 5
-	}
-	for range rounds {
+	for range 100 {
 		cmd := asNobody(t, "skep", "run", "--engine", "user", "-q", "-e", "tracepoint:syscalls:sys_enter_getpgid { @ = count(); }", "-c", path+" marks 3")
 		out, _ := cmd.CombinedOutput()
 		if string(out) != "@: 3\n" {
