@@ -12,6 +12,7 @@ import (
 	"github.com/skep-bpf/skep/lang/bt"
 	"github.com/skep-bpf/skep/machine"
 	"github.com/skep-bpf/skep/object"
+	"github.com/skep-bpf/skep/rootless"
 	"github.com/skep-bpf/skep/runner"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/target"
@@ -96,8 +97,11 @@ type RunOptions struct {
 	// Engine runs the object; "" is the kernel.
 	Engine EngineName
 	// NoFilter has EngineUser trace Command without a seccomp filter: every
-	// system call stops, but the command may gain privileges, and survives skep.
+	// system call stops, but the command survives skep, however that ends.
 	NoFilter bool
+	// Waiting, where it is set, is told how many processes Command has left that
+	// carry the filter of EngineUser: the run lasts until they end.
+	Waiting func(processes int)
 	// PID limits the run to a process.
 	PID int
 	// Args are positional parameters for an object that was read; nil keeps
@@ -148,7 +152,7 @@ func Run(ctx context.Context, o *Object, opts RunOptions) (runner.Result, error)
 	if err != nil {
 		return runner.Result{}, err
 	}
-	m, t, err := machineFor(engine, opts.NoFilter)
+	m, t, err := machineFor(engine, rootless.Options{NoFilter: opts.NoFilter, Waiting: opts.Waiting})
 	if err != nil {
 		return runner.Result{}, err
 	}

@@ -55,13 +55,13 @@ var userTarget = sync.OnceValues(func() (target.Target, error) {
 
 // machineFor returns the machine of an engine that was chosen, and what objects
 // have to fit to run on it.
-func machineFor(e EngineName, noFilter bool) (machine.Machine, target.Target, error) {
+func machineFor(e EngineName, o rootless.Options) (machine.Machine, target.Target, error) {
 	if e == EngineUser {
 		t, err := userTarget()
 		if err != nil {
 			return nil, nil, err
 		}
-		m, err := rootless.New(rootless.Options{NoFilter: noFilter})
+		m, err := rootless.New(o)
 		return m, t, err
 	}
 	t, err := kernel.Target()

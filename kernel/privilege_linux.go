@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -63,8 +62,7 @@ func MayTrace() error {
 		return errors.New("this process lacks " + missing)
 	}
 	// Capabilities in a user namespace, or in a container, may be worth nothing.
-	err := probeProgram{typ: abi.ProgRawTracepoint}.load()
-	if errors.Is(err, fs.ErrPermission) {
+	if err := (probeProgram{typ: abi.ProgRawTracepoint}).load(); err != nil {
 		return errors.New("the kernel lets this process load no programs")
 	}
 	return nil

@@ -26,8 +26,6 @@ type callSet struct {
 
 func (s *callSet) has(nr uint64) bool { return s.all || s.calls[int(nr)] }
 
-func (s *callSet) empty() bool { return !s.all && len(s.calls) == 0 }
-
 func (s *callSet) add(o *callSet) {
 	s.all = s.all || o.all
 	if s.calls == nil {

@@ -24,9 +24,11 @@ import (
 // Options are choices for a machine.
 type Options struct {
 	// NoFilter traces a command without a seccomp filter: every system call
-	// stops, but the command survives skep however that ends, and may gain
-	// privileges.
+	// stops, but the command survives skep, however that ends.
 	NoFilter bool
+	// Waiting, where it is set, is told how many processes a command has left
+	// that carry the filter: the run lasts until they end.
+	Waiting func(processes int)
 }
 
 // New returns the embedded engine as a machine for one object: it runs programs
@@ -411,10 +413,12 @@ func (m *userMachine) follow(pid int, wanted bool) (err error) {
 	case pid == 0:
 		return errors.New("without privileges the events of one command or of one process can be had: give -c CMD or -p PID; those of the whole machine take --engine kernel, with CAP_BPF and CAP_PERFMON")
 	}
-	m.target = pid
 	tr := m.trace()
 	if e := tr.do(func() { err = tr.attach(pid) }); e != nil {
 		return e
+	}
+	if err == nil {
+		m.target = pid
 	}
 	return err
 }
@@ -521,6 +525,10 @@ func (m *userMachine) stopTracing() {
 	if tr == nil {
 		return
 	}
-	_ = tr.do(func() { tr.finish() })
+	left := 0
+	_ = tr.do(func() { left = tr.finish() })
+	if left > 0 && m.opts.Waiting != nil {
+		m.opts.Waiting(left)
+	}
 	<-tr.done
 }

@@ -11,8 +11,9 @@ import (
 
 // Options are choices for a machine.
 type Options struct {
-	// NoFilter is without meaning here.
+	// Both are without meaning here.
 	NoFilter bool
+	Waiting  func(processes int)
 }
 
 // New fails: processes are followed on Linux alone.

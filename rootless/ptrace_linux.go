@@ -116,6 +116,15 @@ func (r *registers) enter(info *syscallInfo) {
 	r.set(slotSP, info.sp)
 }
 
+// leave takes in what is known of call nr at its end.
+func (r *registers) leave(info *syscallInfo, nr uint64) {
+	r.have = 0
+	r.setNumber(nr)
+	r.set(slotResult, info.nr)
+	r.set(slotIP, info.ip)
+	r.set(slotSP, info.sp)
+}
+
 // need makes the words of a range of bytes known.
 func (r *registers) need(tid, off, n int) bool {
 	if n == 0 {

@@ -20,7 +20,9 @@ var slotArgs = [6]int{14, 13, 12, 7, 9, 8}
 
 const (
 	nativeArch = 0xc000003e // AUDIT_ARCH_X86_64
-	// frame pointers: the caller's stands at the pointer, its return address above.
+	slotResult = slotAX
+	// The caller's frame pointer stands where it points to, the return address
+	// above that.
 	slotFrame = slotBP
 )
 
@@ -43,7 +45,7 @@ func callResult(regs []byte) int64 { return int64(binary.NativeEndian.Uint64(reg
 // setNumber notes the number of the system call that is entered.
 func (r *registers) setNumber(nr uint64) { r.set(slotNr, nr) }
 
-// native reports whether the registers are those of a 64-bit program
+// native64 reports whether the registers are those of a 64-bit program
 // (__USER_CS, arch/x86/include/asm/segment.h).
 func native64(regs []byte) bool { return binary.NativeEndian.Uint64(regs[8*slotCS:]) == 0x33 }
 

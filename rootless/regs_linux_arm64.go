@@ -19,7 +19,10 @@ const (
 // slotArgs are the words that hold a system call's arguments.
 var slotArgs = [6]int{0, 1, 2, 3, 4, 5}
 
-const nativeArch = 0xc00000b7 // AUDIT_ARCH_AARCH64
+const (
+	nativeArch = 0xc00000b7 // AUDIT_ARCH_AARCH64
+	slotResult = 0
+)
 
 // syscallInsn is svc #0.
 var syscallInsn = []byte{0x01, 0x00, 0x00, 0xd4}
@@ -35,11 +38,14 @@ func callRegs(regs []byte, nr uint64, args []uint64) {
 // callResult is what a call returned.
 func callResult(regs []byte) int64 { return int64(binary.NativeEndian.Uint64(regs)) }
 
-// setNumber notes the number of the system call that is entered.
+// setNumber notes the number of the system call that a thread is in. Its first
+// argument is where the result will be, and is kept as the kernel keeps it.
 func (r *registers) setNumber(nr uint64) {
+	if r.have&1 != 0 {
+		r.set(slotOrigX0, r.get(0))
+	}
 	r.set(slotNr, uint64(uint32(nr)))
 	r.set(8, nr)
-	r.set(slotOrigX0, r.get(0))
 }
 
 // native64 reports whether the registers are those of a 64-bit program

@@ -51,8 +51,6 @@ func unavailable(hook string) error {
 	return target.Unknownf("%s takes the kernel: run with --engine kernel as root, or with CAP_BPF and CAP_PERFMON", hook)
 }
 
-func (t *userTarget) RawTracepoints() ([]target.RawTracepoint, error) { return nil, nil }
-
 func (t *userTarget) RawTracepoint(name string) (*target.RawTracepoint, error) {
 	return nil, unavailable("rawtracepoint:" + name)
 }

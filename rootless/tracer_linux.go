@@ -35,7 +35,6 @@ type tracer struct {
 
 	// Of the thread alone.
 	tasks     map[int]*task
-	options   int
 	filtered  bool // tasks carry the filter, and may not be left alone
 	leaving   bool // tasks are detached where they stop
 	only      int  // the process that is followed, 0 for a tree
@@ -249,15 +248,16 @@ func (tr *tracer) syscallStop(t *task) {
 			tr.enter(t)
 		}
 	case infoExit:
-		t.regs.have = 0
 		if !t.inNr {
 			// It was in the call before it was traced.
+			t.regs.have = 0
 			if !t.regs.need(t.tid, 0, regSlots*8) {
 				return
 			}
 			t.nr = t.regs.callNumber()
 		}
 		if tr.wantsExit(t.nr) {
+			t.regs.leave(&tr.info, t.nr)
 			tr.handler.left(t, &tr.info)
 		}
 		t.exits, t.inNr = false, false
@@ -325,15 +325,22 @@ func (tr *tracer) release() {
 }
 
 // finish ends the tracer once nothing is traced. What carries a filter is traced
-// until it ends, since without a tracer its calls would fail.
-func (tr *tracer) finish() {
+// until it ends, since without a tracer its calls would fail: finish returns how
+// many processes those are.
+func (tr *tracer) finish() int {
 	tr.quit = true
 	if c := tr.child; c != nil && !c.resumed {
 		c.reap()
 	}
 	if !tr.filtered {
 		tr.release()
+		return 0
 	}
+	left := map[int]bool{}
+	for _, t := range tr.tasks {
+		left[t.process()] = true
+	}
+	return len(left)
 }
 
 const followOptions = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEEXEC
@@ -352,6 +359,9 @@ func (tr *tracer) start(command []string, survive bool) (*child, error) {
 		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
 	pid, err := syscall.ForkExec(path, command, attr)
+	if why := yama(); errors.Is(err, unix.EPERM) && why != "" {
+		return nil, fmt.Errorf("%s cannot be traced: %s", command[0], why)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s cannot be started: %w", command[0], err)
 	}

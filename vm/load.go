@@ -175,7 +175,11 @@ func (vm *VM) load(c *Collection, spec *ebpf.CollectionSpec, o *LoadOptions) err
 	}
 	for name, v := range spec.Variables {
 		if m := c.Maps[v.SectionName]; m != nil {
-			c.Variables[name] = &Variable{m: m, name: name, offset: int(v.Offset), size: int(v.Size()), constant: v.Constant(), typ: v.Type}
+			made := &Variable{m: m, name: name, offset: int(v.Offset), size: int(v.Size()), constant: v.Constant(), typ: v.Type}
+			if v.Value != nil {
+				copy(made.bytes(), v.Value) // what VariableSpec.Set gave it
+			}
+			c.Variables[name] = made
 		}
 	}
 	return nil

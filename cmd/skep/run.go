@@ -61,7 +61,7 @@ func (r *runFlags) add(cmd *cobra.Command, a *app) {
 	f.StringArrayVar(&r.targets, "attach", nil, "what a program of an object attaches to, where its section does not say: `PROGRAM=TARGET`, such as xdp_drop=eth0")
 	f.StringVar(&r.token, "token", "", "load with a BPF token of the bpffs at `DIR`, in a user namespace")
 	f.StringVar(&r.engine, "engine", "auto", "the `ENGINE` that runs it: kernel; user, which takes no privilege and sees one command (-c) or process (-p); auto")
-	f.BoolVar(&r.noFilter, "no-filter", false, "with --engine user and -c: stop at every system call, so that CMD may gain privileges and survives skep")
+	f.BoolVar(&r.noFilter, "no-filter", false, "with --engine user and -c: stop at every system call, so that CMD and what it leaves survive skep")
 	f.BoolVar(&r.noSource, "no-source", false, "refuse an object that does not fit this machine instead of compiling its source again")
 	f.BoolVar(&r.live, "live", false, "tell of lost events, failed reads and full maps as they happen; JSON does so always")
 	f.BoolVar(&r.test, "test", false, "run the script's test: probes alone")
@@ -174,6 +174,9 @@ func (a *app) runInput(cmd *cobra.Command, s *scriptFlags, r *runFlags, in input
 
 // chooseEngine decides what runs the object, and says so where nobody named it.
 func (a *app) chooseEngine(r *runFlags) (skep.EngineName, error) {
+	if r.engine == "auto" && (r.token != "" || r.pin != "" || len(r.maps) > 0 || len(r.targets) > 0) {
+		r.engine = "kernel" // these are about the kernel's things
+	}
 	engine, why, err := skep.EngineName(r.engine).Choose()
 	if err != nil {
 		return "", err
@@ -183,6 +186,18 @@ func (a *app) chooseEngine(r *runFlags) (skep.EngineName, error) {
 		a.show(source.List{{Severity: source.Info, Code: "engine", Message: why + ": the embedded engine runs this, and sees the process of -p or the command of -c with all that it starts"}})
 	}
 	return engine, nil
+}
+
+// tellWaiting says why skep goes on when a command has ended that left processes.
+func (a *app) tellWaiting(r *runFlags, n int) {
+	if r.quiet {
+		return
+	}
+	left := "1 process"
+	if n != 1 {
+		left = fmt.Sprintf("%d processes", n)
+	}
+	a.show(source.List{{Severity: source.Info, Code: "waiting", Message: "the command has left " + left + ": skep stays until the end of that, since system calls stop for it there; what is left ends with skep (--no-filter leaves it alone)"}})
 }
 
 // execute runs an object and shows its events.
@@ -215,7 +230,8 @@ func (a *app) execute(cmd *cobra.Command, r *runFlags, obj *skep.Object) (err er
 	opts := skep.RunOptions{
 		PID: r.pid, Args: r.args, NoSource: r.noSource, Command: command, Pin: r.pin, Replace: r.replace,
 		Maps: maps, Targets: targets, Named: r.named, Engine: skep.EngineName(r.engine), NoFilter: r.noFilter,
-		Events: p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
+		Waiting: func(n int) { a.tellWaiting(r, n) },
+		Events:  p.Event, Flush: p.Flush, LiveLosses: r.live || r.format == "json",
 		Ready: func(int) {
 			a.ready()
 			if r.dryRun {

@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 		"work":         work,
 		"aside":        work, // for scripts that do not hold the lock of trace, whose counts it must not change
 		"absent":       absent,
+		"tracee":       tracee,
 		"as":           as,
 		"delegate":     delegate,
 		"packet":       packet,
