@@ -87,7 +87,8 @@ func Differences(t target.Target, list []object.Fact, pid int) []Difference {
 //	         "rawtracepoint:sched_switch:prev"
 //	syscall  "sys_enter_openat:filename"
 //	match    an attach point with wildcards
-//	exists   an attach point, "symbol NAME", "struct NAME", "func NAME"
+//	exists   an attach point, "symbol NAME", "struct NAME", "func NAME", "builtin NAME"
+//	         for a tracepoint of the kernel itself, not of a module
 //	layout   "struct NAME" for its size, "struct NAME.member.member" for where and
 //	         what a member is, "struct NAME {}" for all of them, "enum NAME" for
 //	         its constants, "enumerator NAME" for one, "gfp_flags"
@@ -256,6 +257,13 @@ func exists(t target.Target, name string, pid int) (string, error) {
 	if kind, rest, ok := strings.Cut(name, " "); ok {
 		if kind == "symbol" {
 			_, err := t.Symbol(rest)
+			return have(err)
+		}
+		if kind == "builtin" {
+			rt, err := t.RawTracepoint(rest)
+			if err == nil && rt.Module != "" {
+				return yes(false), nil
+			}
 			return have(err)
 		}
 		_, err := typeOf(t, name)

@@ -27,6 +27,8 @@ func TestValue(t *testing.T) {
 		{object.FactExists, "symbol jiffies", "yes"},
 		{object.FactExists, "symbol nothing", "no"},
 		{object.FactExists, "struct task_struct", "yes"},
+		{object.FactExists, "builtin sched_switch", "yes"},
+		{object.FactExists, "builtin nothing", "no"},
 		{object.FactExists, "struct nothing", "no"},
 		{object.FactLayout, "struct nothing", None},
 		{object.FactMatch, "tracepoint:nothing:*", None},

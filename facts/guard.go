@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,15 +40,20 @@ type check struct {
 // fields only.
 func Guard(types target.Target, o *object.Object) (*object.Func, []object.Fact) {
 	var checks []check
+	var open []object.Fact
 	for _, f := range o.Funcs {
 		for _, c := range f.CORE {
 			switch c.Kind {
 			case object.COREFieldOffset, object.COREFieldLShift:
-				checks = append(checks, readChecks(c)...)
+				list, err := readChecks(c)
+				if err != nil {
+					name, names, _ := fieldPath(c)
+					open = append(open, object.Fact{Kind: object.FactLayout, Name: name + "." + strings.Join(names, ".") + "[]"})
+				}
+				checks = append(checks, list...)
 			}
 		}
 	}
-	var open []object.Fact
 	for _, f := range o.Manifest.Facts {
 		list, err := factChecks(types, f)
 		if err != nil {
@@ -77,22 +83,32 @@ func Guard(types target.Target, o *object.Object) (*object.Func, []object.Fact) 
 	return g, open
 }
 
-// readChecks are what code that reads a field relies on.
-func readChecks(c object.CORE) []check {
+// readChecks are what code that reads a field relies on. The error says that it
+// is not all of it: CO-RE knows the size of an array's elements, but not their sign
+// (bpf_core_calc_field_relo in tools/lib/bpf/relo_core.c).
+func readChecks(c object.CORE) ([]check, error) {
 	name, _, leaf := fieldPath(c)
 	if name == "" || leaf == nil {
-		return nil
+		return nil, nil
 	}
-	access := c.Access
+	access, element := c.Access, false
 	for readShape(leaf) != shape(leaf) {
 		// Of an array that is no text the elements count, not how many there are.
 		a, ok := btf.UnderlyingType(leaf).(*btf.Array)
 		if !ok {
-			return nil
+			return nil, nil
 		}
-		access, leaf = access+":0", a.Type
+		access, leaf, element = access+":0", a.Type, true
 	}
-	return shapeChecks(c.Type, access, leaf, shape(leaf) != "")
+	list := shapeChecks(c.Type, access, leaf, shape(leaf) != "")
+	if !element {
+		return list, nil
+	}
+	sized := slices.DeleteFunc(slices.Clone(list), func(c check) bool { return c.kind == object.COREFieldSigned })
+	if len(sized) < len(list) {
+		return sized, errNoGuard
+	}
+	return sized, nil
 }
 
 // shapeChecks compare the sign of a number, and the size of a field where it counts.

@@ -223,7 +223,7 @@ func BenchmarkLoad(b *testing.B) {
 		name string
 		elf  []byte
 	}{
-		{"one tracepoint", elfOf(b, newCounter().program("prog", "tp/syscalls/sys_enter_getpgid", false, 0).o)},
+		{"one tracepoint", elfOf(b, newCounter().program("prog", "tp/syscalls/sys_enter_getsid", false, 0).o)},
 		{"typed", elfOf(b, newCounter().program("prog", "tp_btf/sched_switch", false, 0).o)},
 		{"libbpf", big},
 	} {

@@ -133,7 +133,7 @@ func point(t testing.TB, text string) hook.Point {
 func getpid(n int) {
 	pid := uintptr(os.Getpid()) // for 0 no LSM is asked
 	for range n {
-		unix.RawSyscall(unix.SYS_GETPGID, pid, 0, 0)
+		unix.RawSyscall(unix.SYS_GETSID, pid, 0, 0)
 	}
 }
 
@@ -260,8 +260,8 @@ func hookCases() []hookCase {
 	syscalls := func(*testing.T) { getpid(20) }
 	sleep := func(*testing.T) { time.Sleep(5 * time.Millisecond) }
 	return []hookCase{
-		{name: "tracepoint", section: "tp/syscalls/sys_enter_getpgid", cookies: true, trigger: syscalls, exact: 20},
-		{name: "tracepoint by point", section: "tracepoint", point: "tracepoint:syscalls:sys_exit_getpgid", cookies: true, trigger: syscalls, exact: 20},
+		{name: "tracepoint", section: "tp/syscalls/sys_enter_getsid", cookies: true, trigger: syscalls, exact: 20},
+		{name: "tracepoint by point", section: "tracepoint", point: "tracepoint:syscalls:sys_exit_getsid", cookies: true, trigger: syscalls, exact: 20},
 		{name: "raw tracepoint", section: "raw_tp/sys_enter", trigger: syscalls},
 		{name: "raw tracepoint with cookie", section: "raw_tp/sys_exit", cookies: true, since: 10, trigger: syscalls},
 		{name: "typed raw tracepoint", section: "tp_btf/sys_enter", trigger: syscalls},
@@ -272,17 +272,17 @@ func hookCases() []hookCase {
 		{name: "software event", section: "perf_event", point: "software:page-faults:1", trigger: fault},
 		{name: "software event of this process", section: "perf_event", point: "software:page-faults:1", trigger: fault, pid: true},
 		{name: "hardware event", section: "perf_event", point: "hardware:instructions:100000", trigger: burn, feature: testenv.HardwareCounters},
-		{name: "kprobe", section: "kprobe/__x64_sys_getpgid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Kprobe},
-		{name: "kprobe by point", section: "kprobe", point: "kprobe:__x64_sys_getpgid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Kprobe},
-		{name: "kprobe with module", section: "kprobe", point: "kprobe:vmlinux:__x64_sys_getpgid", trigger: syscalls, exact: 20, feature: testenv.Kprobe},
-		{name: "ksyscall", section: "ksyscall/getpgid", trigger: syscalls, exact: 20, feature: testenv.Kprobe},
-		{name: "kretprobe", section: "kretprobe/__x64_sys_getpgid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Kprobe},
+		{name: "kprobe", section: "kprobe/__x64_sys_getsid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Kprobe},
+		{name: "kprobe by point", section: "kprobe", point: "kprobe:__x64_sys_getsid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Kprobe},
+		{name: "kprobe with module", section: "kprobe", point: "kprobe:vmlinux:__x64_sys_getsid", trigger: syscalls, exact: 20, feature: testenv.Kprobe},
+		{name: "ksyscall", section: "ksyscall/getsid", trigger: syscalls, exact: 20, feature: testenv.Kprobe},
+		{name: "kretprobe", section: "kretprobe/__x64_sys_getsid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Kprobe},
 		{name: "kprobes", section: "kprobe", point: "kprobe:__x64_sys_getpg*", cookies: true, trigger: syscalls, feature: testenv.Kprobe},
-		{name: "kprobe.multi", section: "kprobe.multi/__x64_sys_getpgid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.KprobeMulti},
-		{name: "fentry", section: "fentry/__x64_sys_getpgid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Fentry},
-		{name: "fexit", section: "fexit", point: "fexit:__x64_sys_getpgid", trigger: syscalls, exact: 20, feature: testenv.Fentry},
-		{name: "fmod_ret", section: "fmod_ret/security_task_getpgid", trigger: syscalls, feature: testenv.Fentry},
-		{name: "lsm", section: "lsm/task_getpgid", trigger: syscalls, exact: 20, feature: testenv.LSM},
+		{name: "kprobe.multi", section: "kprobe.multi/__x64_sys_getsid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.KprobeMulti},
+		{name: "fentry", section: "fentry/__x64_sys_getsid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Fentry},
+		{name: "fexit", section: "fexit", point: "fexit:__x64_sys_getsid", trigger: syscalls, exact: 20, feature: testenv.Fentry},
+		{name: "fmod_ret", section: "fmod_ret/security_task_getsid", trigger: syscalls, feature: testenv.Fentry},
+		{name: "lsm", section: "lsm/task_getsid", trigger: syscalls, exact: 20, feature: testenv.LSM},
 		{name: "uprobe", section: "uprobe", point: "uprobe:/proc/self/exe:github.com/skep-bpf/skep/kernel.called", cookies: true, trigger: callMe, exact: 10},
 		{name: "uprobe of this process", section: "uprobe", point: "uprobe:/proc/self/exe:github.com/skep-bpf/skep/kernel.called", trigger: callMe, exact: 10, pid: true},
 		{name: "uprobe.multi", section: "uprobe.multi", point: "uprobe:/proc/self/exe:github.com/skep-bpf/skep/kernel.called,uprobe:/proc/self/exe:github.com/skep-bpf/skep/kernel.callee", cookies: true, trigger: callMe, exact: 20},

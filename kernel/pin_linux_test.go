@@ -61,7 +61,7 @@ func TestPin(t *testing.T) {
 			c.o.Maps = []*object.Map{keep}
 			return elfOf(t, c.o)
 		}
-		first, err := New().Load(t.Context(), build("tp/syscalls/sys_enter_getpgid"), machine.LoadOptions{})
+		first, err := New().Load(t.Context(), build("tp/syscalls/sys_enter_getsid"), machine.LoadOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestPin(t *testing.T) {
 		}
 		// It runs on; its data is there for who asks.
 		getpid(4)
-		second, err := New().Load(t.Context(), build("tp/syscalls/sys_exit_getpgid"), machine.LoadOptions{Replace: dir})
+		second, err := New().Load(t.Context(), build("tp/syscalls/sys_exit_getsid"), machine.LoadOptions{Replace: dir})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +186,7 @@ func TestReplaceInPlace(t *testing.T) {
 
 func TestPinErrors(t *testing.T) {
 	needKernel(t)
-	l := loadObject(t, newCounter().program("prog", "tp/syscalls/sys_enter_getpgid", false, 0).o, machine.LoadOptions{})
+	l := loadObject(t, newCounter().program("prog", "tp/syscalls/sys_enter_getsid", false, 0).o, machine.LoadOptions{})
 	dir := filepath.Join(t.TempDir(), "pins")
 	if err := l.Pin(dir); err == nil || !strings.Contains(err.Error(), "no bpf file system") {
 		t.Errorf("in a plain directory: %v", err)
@@ -201,8 +201,8 @@ func TestPinErrors(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	needKernel(t)
-	l := loadObject(t, newCounter().program("prog", "tp/syscalls/sys_enter_getpgid", false, 0).o, machine.LoadOptions{Stats: true})
-	links, errs := l.Attach(t.Context(), []machine.Attach{{Program: "prog", Points: []hook.Point{point(t, "tracepoint:syscalls:sys_enter_getpgid")}}})
+	l := loadObject(t, newCounter().program("prog", "tp/syscalls/sys_enter_getsid", false, 0).o, machine.LoadOptions{Stats: true})
+	links, errs := l.Attach(t.Context(), []machine.Attach{{Program: "prog", Points: []hook.Point{point(t, "tracepoint:syscalls:sys_enter_getsid")}}})
 	if errs[0] != nil {
 		t.Fatal(errs[0])
 	}

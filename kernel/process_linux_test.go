@@ -179,7 +179,7 @@ func TestKilled(t *testing.T) {
 		}
 		const function = ":github.com/skep-bpf/skep/kernel.called"
 		c := newCounter().
-			program("skep_killed", "tp/syscalls/sys_enter_getpgid", false, 0).
+			program("skep_killed", "tp/syscalls/sys_enter_getsid", false, 0).
 			program("skep_killed2", "raw_tp/sys_enter", false, 0).
 			program("skep_killed3", "tp_btf/sched_switch", false, 0).
 			program("skep_killed4", "uprobe", false, 0).

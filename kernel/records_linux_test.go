@@ -315,7 +315,7 @@ func TestPrints(t *testing.T) {
 			}
 		}
 		l := loadObject(t, &object.Object{License: "GPL", Vars: []*object.Var{text}, Funcs: []*object.Func{
-			program("prog", "raw_tp", 42), program("perf", "tp/syscalls/sys_enter_getpgid", 43),
+			program("prog", "raw_tp", 42), program("perf", "tp/syscalls/sys_enter_getsid", 43),
 		}}, machine.LoadOptions{})
 		r, err := l.Prints()
 		if err != nil {

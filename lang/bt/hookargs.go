@@ -212,7 +212,13 @@ func (g *gen) argPlace(e *syntax.Field, s *check.Selection) place {
 		}
 		return place{t: t, value: g.narrow(g.contextRegister(g.regs.Args[s.Arg.Index]), t)}
 	case hook.RawTracepoint:
-		g.rely(object.FactArgs, "rawtracepoint:"+g.inst.Points[0].Event+":"+e.Name.Text, line)
+		event := g.inst.Points[0].Event
+		g.rely(object.FactArgs, "rawtracepoint:"+event+":"+e.Name.Text, line)
+		if g.inst.Ctx.Typed {
+			// Of a module's tracepoints the verifier takes any argument to be null
+			// perhaps (btf_ctx_access in kernel/bpf/btf.c).
+			g.rely(object.FactExists, "builtin "+event, line)
+		}
 	default:
 		g.rely(object.FactArgs, g.function(g.inst.Points[0])+":"+e.Name.Text, line)
 	}

@@ -167,12 +167,12 @@ func (l *lowerer) stringIndex(s string) int {
 func (g *gen) kernelSymbol(name string) *ir.Value {
 	for _, e := range g.mod.Externs {
 		if e.Kind == ir.ExternKsym && e.Name == name {
-			return g.int(g.b.Ksym(e, ir.I64))
+			return g.b.PtrToInt(g.b.Ksym(e, ir.PtrTo(ir.SpaceKernel)))
 		}
 	}
 	e := &ir.Extern{Kind: ir.ExternKsym, Name: name, Type: &btf.Void{}}
 	g.mod.Externs = append(g.mod.Externs, e)
-	return g.int(g.b.Ksym(e, ir.I64))
+	return g.b.PtrToInt(g.b.Ksym(e, ir.PtrTo(ir.SpaceKernel)))
 }
 
 // percpuSymbol is the address of a CPU's own copy of a variable.
