@@ -136,7 +136,8 @@ func (r fakeRecords) Read() ([]byte, error) {
 			if wait <= 0 {
 				return nil, os.ErrDeadlineExceeded
 			}
-			t := time.AfterFunc(wait, f.cond.Broadcast)
+			// Whoever holds the lock waits already, or looks at the time again.
+			t := time.AfterFunc(wait, func() { f.mu.Lock(); defer f.mu.Unlock(); f.cond.Broadcast() })
 			f.cond.Wait()
 			t.Stop()
 			continue

@@ -343,7 +343,7 @@ func runBeside(t *testing.T, programs []string, script, load string) [][]byte {
 			t.Fatal(err)
 		}
 		cmds = append(cmds, cmd)
-		stop := time.AfterFunc(90*time.Second, func() { _ = cmd.Process.Kill() })
+		stop := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
 		attached.Add(1)
 		ended.Add(1)
 		go func() {
@@ -381,10 +381,22 @@ func runBeside(t *testing.T, programs []string, script, load string) [][]byte {
 		stop.Stop()
 	}
 	time.Sleep(500 * time.Millisecond)
-	for _, cmd := range cmds {
-		_ = cmd.Process.Signal(os.Interrupt)
-	}
+	// bpftrace misses an interrupt that comes at the wrong moment.
+	interrupted := make(chan struct{})
+	go func() {
+		for {
+			for _, cmd := range cmds {
+				_ = cmd.Process.Signal(os.Interrupt)
+			}
+			select {
+			case <-interrupted:
+				return
+			case <-time.After(5 * time.Second):
+			}
+		}
+	}()
 	ended.Wait()
+	close(interrupted)
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
