@@ -18,6 +18,12 @@ func (c *checker) context(pt Point, u use) Context {
 	ctx := Context{Kind: pt.Kind}
 	ctx.Kfuncs = u.kfuncs
 	ctx.Record = pt.Kind == hook.Tracepoint && u.kstack && !u.kfuncs
+	if ctx.Record && pt.Subsystem == "syscalls" {
+		// Before, their programs got the registers of the caller, which begin no
+		// stack of the kernel (perf_call_bpf_enter in kernel/trace/trace_syscalls.c).
+		c.rely("machine", "release 6.13", pt.Span)
+		ctx.Record = c.target.Release().AtLeast(6, 13)
+	}
 	ctx.Syscall = pt.Kind == hook.Tracepoint && pt.Subsystem == "syscalls" && !ctx.Record
 	if u.ctx {
 		ctx.Ctx = c.ctxType(pt)
