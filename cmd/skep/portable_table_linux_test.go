@@ -189,7 +189,7 @@ func TestPortableTable(t *testing.T) {
 func checkRefusal(t *testing.T, c construct, obj *skep.Object, list source.List) {
 	t.Helper()
 	text := list.Error()
-	_, open := facts.Guard(nil, &object.Object{Manifest: obj.Manifest})
+	_, open := facts.Guard(nil, obj.Object)
 	named := 0
 	for _, f := range open {
 		if strings.Contains(text, f.Name) || f.Name == string(target.FeatureInitialPIDNS) && strings.Contains(text, "PID namespace") {
