@@ -133,7 +133,7 @@ var besideTools = []struct {
 	{name: "pidpersec", load: `sleep 1.2`, only: `PIDs`, header: 1, form: shape},
 	{name: "setuids", load: `skep-load setuid`, only: ` skep-load `, header: 2},
 	{name: "statsnoop", load: `stat -f /tmp`, only: ` stat .*/tmp$`, header: 2},
-	{name: "sslsnoop", load: tls, only: ` openssl .*SSL_`, header: 2, form: shape},
+	{name: "sslsnoop", load: tls, only: ` openssl .*SSL_write`, header: 2, form: shape},
 	{name: "syncsnoop", load: `sync /tmp`, only: ` sync +trace`, header: 2, form: shape},
 	{name: "syscount", load: `sleep 0.1`, only: `Top`, header: 2},
 }
