@@ -277,7 +277,7 @@ func hookCases() []hookCase {
 		{name: "kprobe with module", section: "kprobe", point: "kprobe:vmlinux:__x64_sys_getsid", trigger: syscalls, exact: 20, feature: testenv.Kprobe},
 		{name: "ksyscall", section: "ksyscall/getsid", trigger: syscalls, exact: 20, feature: testenv.Kprobe},
 		{name: "kretprobe", section: "kretprobe/__x64_sys_getsid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Kprobe},
-		{name: "kprobes", section: "kprobe", point: "kprobe:__x64_sys_getpg*", cookies: true, trigger: syscalls, feature: testenv.Kprobe},
+		{name: "kprobes", section: "kprobe", point: "kprobe:__x64_sys_gets*", cookies: true, trigger: syscalls, feature: testenv.Kprobe},
 		{name: "kprobe.multi", section: "kprobe.multi/__x64_sys_getsid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.KprobeMulti},
 		{name: "fentry", section: "fentry/__x64_sys_getsid", cookies: true, trigger: syscalls, exact: 20, feature: testenv.Fentry},
 		{name: "fexit", section: "fexit", point: "fexit:__x64_sys_getsid", trigger: syscalls, exact: 20, feature: testenv.Fentry},
