@@ -17,7 +17,7 @@ func (b *bencher) startup() error {
 	for _, script := range []string{
 		`BEGIN { exit(); }`,
 		`tracepoint:syscalls:sys_enter_openat { @[comm] = count(); } interval:ms:100 { exit(); }`,
-		`tracepoint:syscalls:sys_enter_openat { @[str(args.filename)] = count(); } interval:ms:100 { exit(); }`,
+		`tracepoint:syscalls:sys_enter_openat { @[str(args->filename)] = count(); } interval:ms:100 { exit(); }`,
 		`BEGIN { $t = (struct task_struct *)curtask; printf("%d %d\n", $t->pid, $t->tgid); exit(); }`,
 	} {
 		progress("  %s", script)
