@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/abi"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/verifier"
 	"github.com/skep-bpf/skep/vm"
@@ -146,7 +147,7 @@ func LoadCollectionWithOptions(file string, o CollectionOptions) (*Collection, e
 	if err != nil {
 		return nil, err
 	}
-	spec, err := vm.ReadSpec(data)
+	spec, err := object.ReadSpec(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

@@ -238,20 +238,9 @@ func sectionType(name string, p hook.Point) (abi.Section, error) {
 }
 
 func manifestPoints(m *object.Manifest, p object.Program) []hook.Point {
-	var names []string
+	names := m.Hooks(&p)
 	if p.Hook != "" {
 		names = []string{p.Hook}
-	} else {
-		for _, i := range p.Probes {
-			if i < 0 || i >= len(m.Probes) {
-				continue
-			}
-			name := m.Probes[i].Hook
-			if name == "" {
-				name = m.Probes[i].Name
-			}
-			names = append(names, name)
-		}
 	}
 	var points []hook.Point
 	for _, name := range names {

@@ -3,8 +3,10 @@ package object
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/skep-bpf/skep/isa"
 )
@@ -32,4 +34,34 @@ func FromAsm(in asm.Instruction) (isa.Instruction, error) {
 	}
 	out, _, err := isa.DecodeOne(buf.Bytes(), order)
 	return out, err
+}
+
+// Relocate adjusts instructions to the types of a kernel (CO-RE), which are asked
+// for only where there is something to adjust. add numbers the types that the
+// instructions name by themselves.
+func Relocate(insns asm.Instructions, order binary.ByteOrder, types func() (*btf.Spec, error), add func(btf.Type) (btf.TypeID, error)) error {
+	var relos []*btf.CORERelocation
+	var at []*asm.Instruction
+	for i := range insns {
+		if r := btf.CORERelocationMetadata(&insns[i]); r != nil {
+			relos, at = append(relos, r), append(at, &insns[i])
+		}
+	}
+	if len(relos) == 0 {
+		return nil
+	}
+	spec, err := types()
+	if err != nil {
+		return err
+	}
+	fixups, err := btf.CORERelocate(relos, []*btf.Spec{spec}, order, add)
+	if err != nil {
+		return err
+	}
+	for i := range fixups {
+		if err := fixups[i].Apply(at[i]); err != nil {
+			return fmt.Errorf("adjusting to the kernel's types: %w", err)
+		}
+	}
+	return nil
 }

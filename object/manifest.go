@@ -387,3 +387,19 @@ var lossKinds = []LossKind{
 var factKinds = []FactKind{
 	FactFormat, FactArgs, FactSyscall, FactMatch, FactLayout, FactFile, FactParam, FactFeature, FactArch, FactExists, FactMachine, FactRunner,
 }
+
+// Hooks are the attach points of the program's probes, as text.
+func (m *Manifest) Hooks(p *Program) []string {
+	var list []string
+	for _, i := range p.Probes {
+		if i < 0 || i >= len(m.Probes) {
+			continue
+		}
+		text := m.Probes[i].Hook
+		if text == "" {
+			text = m.Probes[i].Name
+		}
+		list = append(list, text)
+	}
+	return list
+}

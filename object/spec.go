@@ -30,11 +30,23 @@ func ToCollectionSpec(o *Object) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(data))
+	spec, err := ReadSpec(data)
 	if err != nil {
 		return nil, fmt.Errorf("cannot prepare the object for loading: %w", err)
 	}
 	return spec, nil
+}
+
+// ReadSpec reads an object file as package ebpf does, but fails for damaged ones
+// that would make it panic.
+func ReadSpec(elf []byte) (spec *ebpf.CollectionSpec, err error) {
+	// The reader of package ebpf is not made for hostile files.
+	defer func() {
+		if r := recover(); r != nil {
+			spec, err = nil, fmt.Errorf("the object cannot be read: %v", r)
+		}
+	}()
+	return ebpf.LoadCollectionSpecFromReader(bytes.NewReader(elf))
 }
 
 // DataSection returns what a map of global variables holds when it is made: the

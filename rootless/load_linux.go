@@ -3,7 +3,6 @@
 package rootless
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -18,14 +17,9 @@ import (
 )
 
 // specOf reads an object for the engine, with what a run changes in it.
-func specOf(elf []byte, o machine.LoadOptions) (spec *ebpf.CollectionSpec, err error) {
-	// The reader of package ebpf is not made for hostile files.
-	defer func() {
-		if r := recover(); r != nil {
-			spec, err = nil, fmt.Errorf("the object cannot be read: %v", r)
-		}
-	}()
-	if spec, err = ebpf.LoadCollectionSpecFromReader(bytes.NewReader(elf)); err != nil {
+func specOf(elf []byte, o machine.LoadOptions) (*ebpf.CollectionSpec, error) {
+	spec, err := object.ReadSpec(elf)
+	if err != nil {
 		return nil, err
 	}
 	for _, name := range o.Skip {

@@ -292,14 +292,7 @@ func (m *userMachine) callsOf(pt hook.Point) (way string, set *callSet) {
 // points are the attach points of a program's probes.
 func points(m *object.Manifest, p *object.Program) []hook.Point {
 	var list []hook.Point
-	for _, i := range p.Probes {
-		if i < 0 || i >= len(m.Probes) {
-			continue
-		}
-		text := m.Probes[i].Hook
-		if text == "" {
-			text = m.Probes[i].Name
-		}
+	for _, text := range m.Hooks(p) {
 		if pt, err := hook.Parse(text); err == nil {
 			list = append(list, pt)
 		}

@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,7 +17,7 @@ import (
 // libbpf: programs are attached by their section names, maps, buffers and
 // global variables are shown through their types.
 func ManifestOf(elf []byte) (*object.Manifest, error) {
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(elf))
+	spec, err := object.ReadSpec(elf)
 	if err != nil {
 		return nil, fmt.Errorf("the object cannot be read: %w", err)
 	}

@@ -230,11 +230,15 @@ func (v *verifier) leakedRefs() *Error {
 
 // underLock reports what is held where something cannot be done.
 func (v *verifier) underLock(what string) *Error {
+	return v.held(what, "between bpf_rcu_read_lock and unlock")
+}
+
+func (v *verifier) held(what, rcu string) *Error {
 	switch {
 	case v.st.activeLocks > 0:
 		return v.fail("lock-held", -1, "%s while a lock is held", what)
 	case v.st.rcu > 0:
-		return v.fail("rcu-held", -1, "%s between bpf_rcu_read_lock and unlock", what)
+		return v.fail("rcu-held", -1, "%s %s", what, rcu)
 	case v.st.preempt > 0:
 		return v.fail("preemption-disabled", -1, "%s with preemption disabled", what)
 	}
@@ -467,17 +471,7 @@ func (v *verifier) exit() (next, *Error) {
 }
 
 // heldAtEnd reports what has to be left before the program is.
-func (v *verifier) heldAtEnd(what string) *Error {
-	switch {
-	case v.st.activeLocks > 0:
-		return v.fail("lock-held", -1, "%s while a lock is held", what)
-	case v.st.rcu > 0:
-		return v.fail("rcu-held", -1, "%s without bpf_rcu_read_unlock", what)
-	case v.st.preempt > 0:
-		return v.fail("preemption-disabled", -1, "%s with preemption disabled", what)
-	}
-	return nil
-}
+func (v *verifier) heldAtEnd(what string) *Error { return v.held(what, "without bpf_rcu_read_unlock") }
 
 // leaveFrame returns to the caller (prepare_func_exit).
 func (v *verifier) leaveFrame() (next, *Error) {

@@ -218,14 +218,7 @@ func specMap(s *ebpf.MapSpec) *Map {
 
 // relocate adjusts instructions to the types of the kernel (CO-RE).
 func (l *specLinker) relocate(in asm.Instructions) error {
-	var relos []*btf.CORERelocation
-	var at []*asm.Instruction
-	for i := range in {
-		if r := btf.CORERelocationMetadata(&in[i]); r != nil {
-			relos, at = append(relos, r), append(at, &in[i])
-		}
-	}
-	if len(relos) == 0 || l.types == nil {
+	if l.types == nil {
 		return nil
 	}
 	b, err := btf.NewBuilder(nil, nil)
@@ -236,14 +229,5 @@ func (l *specLinker) relocate(in asm.Instructions) error {
 	if order == nil {
 		order = binary.NativeEndian
 	}
-	fixups, err := btf.CORERelocate(relos, []*btf.Spec{l.types}, order, b.Add)
-	if err != nil {
-		return err
-	}
-	for i := range fixups {
-		if err := fixups[i].Apply(at[i]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return object.Relocate(in, order, func() (*btf.Spec, error) { return l.types, nil }, b.Add)
 }

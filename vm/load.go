@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -77,23 +76,11 @@ func (vm *VM) LoadFile(name string, o *LoadOptions) (*Collection, error) {
 
 // LoadObject loads the bytes of an object file.
 func (vm *VM) LoadObject(elf []byte, o *LoadOptions) (*Collection, error) {
-	spec, err := ReadSpec(elf)
+	spec, err := object.ReadSpec(elf)
 	if err != nil {
 		return nil, err
 	}
 	return vm.Load(spec, o)
-}
-
-// ReadSpec reads an object file as package ebpf does, but fails for damaged ones
-// that would make it panic.
-func ReadSpec(elf []byte) (spec *ebpf.CollectionSpec, err error) {
-	// The reader of package ebpf is not made for hostile files.
-	defer func() {
-		if r := recover(); r != nil {
-			spec, err = nil, fmt.Errorf("the object cannot be read: %v", r)
-		}
-	}()
-	return ebpf.LoadCollectionSpecFromReader(bytes.NewReader(elf))
 }
 
 // Load makes the maps of a spec and links its programs. Nothing of the spec is
@@ -306,37 +293,20 @@ func (l *linker) program(spec *ebpf.ProgramSpec) (*Program, error) {
 
 // relocate adjusts instructions to the types of a kernel (CO-RE).
 func (l *linker) relocate(insns asm.Instructions) error {
-	var relos []*btf.CORERelocation
-	var at []*asm.Instruction
-	for i := range insns {
-		if r := btf.CORERelocationMetadata(&insns[i]); r != nil {
-			relos, at = append(relos, r), append(at, &insns[i])
-		}
-	}
-	if len(relos) == 0 {
-		return nil
-	}
-	types := l.o.Types
-	if types == nil {
-		var err error
-		if types, err = btf.LoadKernelSpec(); err != nil {
-			return fmt.Errorf("it is to be adjusted to the types of a kernel, and those of this machine cannot be read (give others in LoadOptions.Types): %w", err)
-		}
-	}
 	ids := btf.TypeID(0)
-	fixups, err := btf.CORERelocate(relos, []*btf.Spec{types}, nativeOrder(), func(btf.Type) (btf.TypeID, error) {
+	return object.Relocate(insns, nativeOrder(), func() (*btf.Spec, error) {
+		if l.o.Types != nil {
+			return l.o.Types, nil
+		}
+		types, err := btf.LoadKernelSpec()
+		if err != nil {
+			return nil, fmt.Errorf("it is to be adjusted to the types of a kernel, and those of this machine cannot be read (give others in LoadOptions.Types): %w", err)
+		}
+		return types, nil
+	}, func(btf.Type) (btf.TypeID, error) {
 		ids++
 		return ids, nil
 	})
-	if err != nil {
-		return err
-	}
-	for i := range fixups {
-		if err := fixups[i].Apply(at[i]); err != nil {
-			return fmt.Errorf("adjusting to the kernel's types: %w", err)
-		}
-	}
-	return nil
 }
 
 func nativeOrder() binary.ByteOrder {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/abi"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/verifier"
 	"github.com/skep-bpf/skep/vm"
@@ -129,7 +130,7 @@ func (a *app) debug(ctx context.Context, e *execFlags, name string, kernel abi.V
 	fail := func(err error) error {
 		return &source.Diagnostic{Code: "load", Message: fmt.Sprintf("%s: %v", name, err)}
 	}
-	if d.spec, err = vm.ReadSpec(data); err != nil {
+	if d.spec, err = object.ReadSpec(data); err != nil {
 		return fail(err)
 	}
 	types, err := kernelTypes(btfFile)

@@ -19,6 +19,7 @@ import (
 	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/abi"
 	"github.com/skep-bpf/skep/isa"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/source"
 	"github.com/skep-bpf/skep/vm"
 )
@@ -216,7 +217,7 @@ func (a *app) execObject(ctx context.Context, e *execFlags, name string) error {
 	if err != nil {
 		return err
 	}
-	spec, err := vm.ReadSpec(data)
+	spec, err := object.ReadSpec(data)
 	if err != nil {
 		return &source.Diagnostic{Code: "load", Message: fmt.Sprintf("%s: %v", name, err)}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skep-bpf/skep/abi"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/vm"
 )
 
@@ -406,7 +407,7 @@ func completePrograms(_ *cobra.Command, args []string, _ string) ([]string, cobr
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	spec, err := vm.ReadSpec(data)
+	spec, err := object.ReadSpec(data)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/skep-bpf/skep"
 	"github.com/skep-bpf/skep/abi"
+	"github.com/skep-bpf/skep/object"
 	"github.com/skep-bpf/skep/vm"
 )
 
@@ -150,7 +151,7 @@ type testRunner struct {
 
 func (f *testFile) load(c *testCase, verify bool) (_ *testRunner, err error) {
 	r := &testRunner{}
-	if r.spec, err = vm.ReadSpec(f.elf); err != nil {
+	if r.spec, err = object.ReadSpec(f.elf); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Object, err)
 	}
 	for name, v := range c.Set.Variables {

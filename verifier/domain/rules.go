@@ -69,15 +69,7 @@ func (r Rules) Truncate(s *Scalar, size int) {
 		s.Truncate(size)
 		return
 	}
-	s.Bits = s.Bits.Cast(size)
-	mask := uint64(1)<<(8*size) - 1
-	if s.UMin&^mask == s.UMax&^mask {
-		s.UMin &= mask
-		s.UMax &= mask
-	} else {
-		s.UMin, s.UMax = 0, mask
-	}
-	s.SMin, s.SMax = int64(s.UMin), int64(s.UMax)
+	s.cut(size)
 	if size < 4 {
 		s.narrow()
 	}

@@ -228,6 +228,15 @@ func (s *Scalar) Truncate(size int) {
 	if size >= 8 {
 		return
 	}
+	s.cut(size)
+	if size < 4 {
+		s.forget32()
+	}
+	s.Sync()
+}
+
+// cut is Truncate for the bits and for the ranges of the whole.
+func (s *Scalar) cut(size int) {
 	s.Bits = s.Bits.Cast(size)
 	mask := uint64(1)<<(8*size) - 1
 	if s.UMin&^mask == s.UMax&^mask {
@@ -237,10 +246,6 @@ func (s *Scalar) Truncate(size int) {
 		s.UMin, s.UMax = 0, mask
 	}
 	s.SMin, s.SMax = int64(s.UMin), int64(s.UMax)
-	if size < 4 {
-		s.forget32()
-	}
-	s.Sync()
 }
 
 // SignExtend extends the low size bytes over all 64 bits

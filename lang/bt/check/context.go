@@ -21,8 +21,7 @@ func (c *checker) context(pt Point, u use) Context {
 	if ctx.Record && pt.Subsystem == "syscalls" {
 		// Before, their programs got the registers of the caller, which begin no
 		// stack of the kernel (perf_call_bpf_enter in kernel/trace/trace_syscalls.c).
-		c.rely("machine", "release 6.13", pt.Span)
-		ctx.Record = c.target.Release().AtLeast(6, 13)
+		ctx.Record = c.atLeast(6, 13, pt.Span)
 	}
 	ctx.Syscall = pt.Kind == hook.Tracepoint && pt.Subsystem == "syscalls" && !ctx.Record
 	if u.ctx {

@@ -209,11 +209,7 @@ func checkKfuncAllowed(c *checker, e *syntax.Call, args []*Type) *Type {
 // kfuncOpen reports whether the target's kernel opens a function to programs
 // of a type.
 func (c *checker) kfuncOpen(k *abi.Kfunc, prog abi.ProgType, at source.Span) bool {
-	atLeast := func(major, minor int) bool {
-		c.rely("machine", fmt.Sprintf("release %d.%d", major, minor), at)
-		return c.target.Release().AtLeast(major, minor)
-	}
-	if !atLeast(int(k.Since>>8), int(k.Since&0xff)) {
+	if !c.atLeast(int(k.Since>>8), int(k.Since&0xff), at) {
 		return false
 	}
 	if k.ProgTypes.Has(prog) {
@@ -221,7 +217,14 @@ func (c *checker) kfuncOpen(k *abi.Kfunc, prog abi.ProgType, at source.Span) boo
 	}
 	// Programs on tracepoints and perf events count as tracing ones since 6.11.
 	tracing, _ := abi.ParseProgType("tracing")
-	return prog.String() == "perf_event" && k.ProgTypes.Has(tracing) && atLeast(6, 11)
+	return prog.String() == "perf_event" && k.ProgTypes.Has(tracing) && c.atLeast(6, 11, at)
+}
+
+// atLeast reports whether the target's kernel is as new as that, which the script
+// then relies on.
+func (c *checker) atLeast(major, minor int, at source.Span) bool {
+	c.rely("machine", fmt.Sprintf("release %d.%d", major, minor), at)
+	return c.target.Release().AtLeast(major, minor)
 }
 
 // checkSkboutput is skboutput(path, skb, length, offset).
