@@ -1,5 +1,10 @@
 package object
 
+import (
+	"iter"
+	"slices"
+)
+
 // A Manifest tells what cannot be read from programs and maps: where to
 // attach, how to print every event and map, which facts of the machine the
 // code relies on, and the source it came from. It is data alone: a runner or
@@ -402,4 +407,44 @@ func (m *Manifest) Hooks(p *Program) []string {
 		list = append(list, text)
 	}
 	return list
+}
+
+// Types iterates over the types of all that is shown, and of what they are made
+// of: those of maps, then those of events.
+func (m *Manifest) Types() iter.Seq[*Type] {
+	return func(yield func(*Type) bool) {
+		for i := range m.Maps {
+			if !m.Maps[i].Value.each(yield) || !eachOf(m.Maps[i].Keys, yield) {
+				return
+			}
+		}
+		for i := range m.Events {
+			if !eachOf(m.Events[i].Args, yield) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Type) each(yield func(*Type) bool) bool {
+	return yield(t) && (t.Elem == nil || t.Elem.each(yield)) && eachOf(t.Fields, yield)
+}
+
+func eachOf(fields []Field, yield func(*Type) bool) bool {
+	for i := range fields {
+		if !fields[i].Type.each(yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// Shows reports whether events or maps have values of one of the kinds.
+func (m *Manifest) Shows(kinds ...TypeKind) bool {
+	for t := range m.Types() {
+		if slices.Contains(kinds, t.Kind) {
+			return true
+		}
+	}
+	return false
 }

@@ -83,7 +83,7 @@ func refuse(o *object.Object, skip []string) error {
 			}
 		}
 	}
-	if m := o.Manifest; m != nil && usesKind(m, object.TypeKstack) {
+	if m := o.Manifest; m != nil && m.Shows(object.TypeKstack) {
 		return fmt.Errorf("stacks of the kernel take --engine kernel, with CAP_BPF and CAP_PERFMON: use ustack here")
 	}
 	return nil
@@ -100,17 +100,6 @@ func where(o *object.Object, f *object.Func) string {
 		}
 	}
 	return "program " + f.Name
-}
-
-// usesKind reports whether events or maps have values of a kind.
-func usesKind(m *object.Manifest, kind object.TypeKind) bool {
-	var uses func(t *object.Type) bool
-	field := func(f object.Field) bool { return uses(&f.Type) }
-	uses = func(t *object.Type) bool {
-		return t.Kind == kind || slices.ContainsFunc(t.Fields, field) || t.Elem != nil && uses(t.Elem)
-	}
-	return slices.ContainsFunc(m.Events, func(e object.Event) bool { return slices.ContainsFunc(e.Args, field) }) ||
-		slices.ContainsFunc(m.Maps, func(m object.MapShow) bool { return uses(&m.Value) || slices.ContainsFunc(m.Keys, field) })
 }
 
 // severalNodes reports whether the machine may have more than one memory node.

@@ -328,14 +328,7 @@ func (r *run) all(parent context.Context) error {
 
 // namesUsers tells whether addresses of user programs may have to be named.
 func (r *run) namesUsers() bool {
-	var uses func(t *object.Type) bool
-	field := func(f object.Field) bool { return uses(&f.Type) }
-	uses = func(t *object.Type) bool {
-		return t.Kind == object.TypeUsym || t.Kind == object.TypeUstack ||
-			slices.ContainsFunc(t.Fields, field) || t.Elem != nil && uses(t.Elem)
-	}
-	return slices.ContainsFunc(r.man.Events, func(e object.Event) bool { return slices.ContainsFunc(e.Args, field) }) ||
-		slices.ContainsFunc(r.man.Maps, func(m object.MapShow) bool { return uses(&m.Value) || slices.ContainsFunc(m.Keys, field) })
+	return r.man.Shows(object.TypeUsym, object.TypeUstack)
 }
 
 // detach closes all links, side by side: the kernel waits long for some.

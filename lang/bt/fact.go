@@ -116,27 +116,9 @@ func (g *gen) cpus() int {
 
 // enums notes the enums whose constants are shown by their names.
 func (l *lowerer) enums() {
-	var visit func(t *object.Type)
-	visit = func(t *object.Type) {
+	for t := range l.man.Types() {
 		if t.Kind == object.TypeEnum && t.Name != "" {
 			l.layout("enum "+t.Name, 0)
-		}
-		if t.Elem != nil {
-			visit(t.Elem)
-		}
-		for i := range t.Fields {
-			visit(&t.Fields[i].Type)
-		}
-	}
-	for i := range l.man.Maps {
-		visit(&l.man.Maps[i].Value)
-		for k := range l.man.Maps[i].Keys {
-			visit(&l.man.Maps[i].Keys[k].Type)
-		}
-	}
-	for i := range l.man.Events {
-		for k := range l.man.Events[i].Args {
-			visit(&l.man.Events[i].Args[k].Type)
 		}
 	}
 }
